@@ -1,0 +1,87 @@
+"""The shapes of a chat turn."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from ai_lab.shapes import SessionId, ShortText, Text
+
+StopText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
+
+
+class ChatOptions(BaseModel):
+    """Sampling options under their usual names. What the chosen model does not know is named in ``warnings``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0, le=10_000)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**32)
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    stop: StopText | list[StopText] | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    repeat_penalty: float | None = Field(default=None, ge=0, le=10)
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were set; ``stop`` always as a list."""
+        options = {name: value for name, value in self.model_dump().items() if value is not None}
+        if isinstance(options.get("stop"), str):
+            options["stop"] = [options["stop"]]
+        return options
+
+
+class NewTurn(BaseModel):
+    """What a user says, and to whom."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Annotated[Text, StringConstraints(min_length=1)]
+    session_id: SessionId | None = Field(default=None, description="Left out: a new conversation is started.")
+    model: ShortText | None = Field(default=None, description="provider/model or a bare model name.")
+    system: Text | None = Field(default=None, description="System message; kept in the conversation.")
+    options: ChatOptions = Field(default_factory=ChatOptions)
+    stream: bool = False
+    use_cache: bool = Field(default=True, description="Accepted; this version has no cache and always asks the model.")
+    local_only: bool = Field(default=False, description="True: refuse any model outside this machine, now and later.")
+
+
+class ContextReport(BaseModel):
+    """What of the conversation the model was shown."""
+
+    context_tokens: int | None = Field(description="Tokens that prompt and answer may have together; null: unknown.")
+    trimmed_messages: int = Field(description="Oldest messages that were left out because they did not fit.")
+
+
+class Answer(BaseModel):
+    """A finished turn."""
+
+    response: str
+    status: Literal["success"] = "success"
+    session_id: str
+    message_id: str
+    model: str
+    provider: str
+    cached: bool = False
+    usage: dict[str, Any] | None = None
+    cost: float | None = Field(default=None, description="In US dollars; null where it is not known.")
+    timings: dict[str, Any] | None = Field(default=None, description="Milliseconds.")
+    thought_process: str | None = None
+    finish_reason: str | None = None
+    context: ContextReport | None = None
+    warnings: list[str] = []
+    error: None = None
+
+
+class Delta(BaseModel):
+    """A piece of an answer; ``sequence`` counts from 1 within the stream."""
+
+    sequence: int
+    session_id: str
+    message_id: str
+    delta: str
+    thought_process_delta: str | None = None

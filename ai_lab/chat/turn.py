@@ -1,0 +1,222 @@
+"""An answer in the making: it grows in a task of its own, so that it is saved whatever becomes of the client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
+from typing import Any, Literal
+
+from ai_lab.chat.schemas import Answer, ContextReport, Delta
+from ai_lab.clock import monotonic_ms
+from ai_lab.conversations import Conversations, Message
+from ai_lab.errors import ConversationNotFound, DatabaseUnavailable, LabError, ServerStopping, StreamBroken
+from ai_lab.providers import Chunk
+
+_FLUSH_SECONDS = 0.5
+_SAVE_AGAIN_SECONDS = (0.5, 1, 2, 5)
+
+EndStatus = Literal["complete", "incomplete", "interrupted", "failed"]
+logger = logging.getLogger(__name__)
+
+
+class Turn:
+    """One answer. ``run`` makes it; ``deltas`` shows it growing; ``result`` is the whole of it.
+
+    Args:
+        message: the open answer's row.
+        chunks: makes the provider's stream; its beginning may still choose what of the history fits.
+        context: filled in by ``chunks`` before the first piece.
+    """
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        message: Message,
+        chunks: Callable[[Turn], AsyncGenerator[Chunk, None]],
+        warnings: list[str],
+    ) -> None:
+        self.message = message
+        self.context: ContextReport | None = None
+        self.warnings = warnings
+        self._conversations = conversations
+        self._chunks = chunks
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
+        self._last: Chunk | None = None
+        self._first_token_ms: float | None = None
+        self._pending: list[Chunk] = []
+        self._grown = asyncio.Event()
+        self._outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._outcome.add_done_callback(_retrieve)
+        self._generating: asyncio.Task[None] | None = None
+        self._end_if_cancelled: Literal["incomplete", "interrupted"] = "incomplete"
+
+    async def run(self) -> None:
+        """Make the answer and save it, to its end or as far as it came. Raises nothing; see ``result``."""
+        started_ms = monotonic_ms()
+        self._generating = asyncio.create_task(self._generate(started_ms))
+        flushing = asyncio.create_task(self._flush_regularly())
+        await asyncio.wait({self._generating})
+        flushing.cancel()
+        await asyncio.wait({flushing})
+        error = self._error()
+        status: EndStatus = "complete"
+        if self._generating.cancelled():
+            status = self._end_if_cancelled
+        elif error is not None:
+            status = "failed"
+        elif self._last is not None and self._last.finish_reason == "length":
+            status = "incomplete"
+        await self._save_end(status, error, monotonic_ms() - started_ms)
+
+    def cancel(self, *, stopping: bool = False) -> None:
+        """Stop the model; what it said so far is kept as incomplete, or interrupted where the server is stopping."""
+        self._end_if_cancelled = "interrupted" if stopping else "incomplete"
+        if self._generating is not None:
+            self._generating.cancel()
+
+    async def result(self) -> Answer:
+        """Return the whole answer once it is saved. Raises what went wrong."""
+        return await asyncio.shield(self._outcome)
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        """Yield the pieces as they come; a slow reader gets several in one. Ends before the end is saved."""
+        sequence = 0
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            chunks, self._pending = self._pending, []
+            if chunks:
+                sequence += 1
+                thought = "".join(chunk.reasoning for chunk in chunks)
+                yield Delta(
+                    sequence=sequence,
+                    session_id=self.message.session_id,
+                    message_id=self.message.message_id,
+                    delta="".join(chunk.text for chunk in chunks),
+                    thought_process_delta=thought or None,
+                )
+            if self._generating is None or (self._generating.done() and not self._pending):
+                return
+
+    async def _generate(self, started_ms: float) -> None:
+        stream = self._chunks(self)
+        try:
+            async for chunk in stream:
+                if chunk.text or chunk.reasoning:
+                    if self._first_token_ms is None:
+                        self._first_token_ms = monotonic_ms() - started_ms
+                    self._text.append(chunk.text)
+                    if chunk.reasoning:
+                        self._thoughts.append(chunk.reasoning)
+                    self._pending.append(chunk)
+                    self._grown.set()
+                if chunk.finish_reason:
+                    self._last = chunk
+            if self._last is None:
+                raise StreamBroken("The model's answer ended without its end marker; what came is kept.")
+        finally:
+            await stream.aclose()
+            asyncio.get_running_loop().call_soon(self._grown.set)  # after this task counts as done
+
+    async def _flush_regularly(self) -> None:
+        """Save what has come so far, twice a second, so that a crash costs at most that much."""
+        saved = 0
+        while True:
+            await asyncio.sleep(_FLUSH_SECONDS)
+            if len(self._text) == saved:
+                continue
+            saved = len(self._text)
+            try:
+                await self._conversations.write_answer(self.message.message_id, **self._said())
+            except DatabaseUnavailable as error:
+                logger.warning("answer %s not flushed yet: %s", self.message.message_id, error.detail)
+
+    async def _save_end(self, status: EndStatus, error: LabError | None, total_ms: float) -> None:
+        answer = self._answer(total_ms)
+        last = self._last or Chunk()
+        values: dict[str, Any] = self._said() | {
+            "status": status,
+            "finish_reason": last.finish_reason,
+            "usage": answer.usage,
+            "timings": answer.timings,
+            "error": {"code": error.code, "detail": error.detail} if error else None,
+        }
+        try:
+            saved = await self._until_saved(lambda: self._conversations.write_answer(self.message.message_id, **values))
+        except asyncio.CancelledError:
+            self._fail(ServerStopping("The server stopped before the answer could be saved."))
+            raise
+        if not saved:
+            gone = f"Conversation {self.message.session_id!r} was deleted while it was being answered."
+            self._fail(ConversationNotFound(gone))
+        elif error is not None:
+            self._fail(error)
+        elif status == "interrupted":
+            self._fail(
+                ServerStopping("The server is stopping. What the model said so far is kept.", retry_after_seconds=5)
+            )
+        elif not self._outcome.done():
+            self._outcome.set_result(answer)
+
+    async def _until_saved(self, save: Callable[[], Awaitable[bool]]) -> bool:
+        """Try until the database takes it; the client learns of the first failure, the answer waits in memory."""
+        attempt = 0
+        while True:
+            try:
+                return await save()
+            except DatabaseUnavailable as error:
+                self._fail(error)
+                logger.warning("answer %s not saved yet: %s", self.message.message_id, error.detail)
+            await asyncio.sleep(_SAVE_AGAIN_SECONDS[min(attempt, len(_SAVE_AGAIN_SECONDS) - 1)])
+            attempt += 1
+
+    def _error(self) -> LabError | None:
+        task = self._generating
+        if task is None or task.cancelled() or (error := task.exception()) is None:
+            return None
+        if isinstance(error, LabError):
+            return error
+        logger.error("answer %s failed", self.message.message_id, exc_info=error)
+        return LabError("Something unexpected went wrong while the model answered. The log has the details.")
+
+    def _said(self) -> dict[str, Any]:
+        return {
+            "content": storable("".join(self._text)),
+            "thought_process": storable("".join(self._thoughts)) or None,
+        }
+
+    def _answer(self, total_ms: float) -> Answer:
+        last = self._last or Chunk()
+        measured = {"first_token_ms": self._first_token_ms, "total_ms": total_ms} | last.timings
+        said = self._said()
+        return Answer(
+            response=said["content"],
+            thought_process=said["thought_process"],
+            session_id=self.message.session_id,
+            message_id=self.message.message_id,
+            model=f"{self.message.provider}/{self.message.model}",
+            provider=self.message.provider or "",
+            usage=asdict(last.usage) if last.usage else None,
+            timings={name: round(value, 3) for name, value in measured.items() if value is not None},
+            finish_reason=last.finish_reason,
+            context=self.context,
+            warnings=[*self.warnings, *last.warnings],
+        )
+
+    def _fail(self, error: LabError) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+
+
+def storable(text: str) -> str:
+    """Return text without the one sign that Postgres cannot keep; models have been seen to say it."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _retrieve(outcome: asyncio.Future[Answer]) -> None:
+    """Mark a failure as seen: a client that left asks for no result."""
+    if not outcome.cancelled():
+        outcome.exception()

@@ -1,0 +1,212 @@
+"""The unit of work on SQLite and Postgres.
+
+SQLite's defaults lose updates without a word: a transaction starts as a reader and is upgraded at its first write,
+where two of them overwrite each other or fail at once. So writes here start with BEGIN IMMEDIATE on one connection
+behind a first-come-first-served lock, and reads have connections of their own that cannot write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from ai_lab.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, LabError
+
+#: How long a request waits for the database before it is answered with 503.
+WAIT_SECONDS = 5.0
+_READERS = 4
+_POSTGRES_SESSION = {
+    "lock_timeout": "5s",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "30s",
+    "jit": "off",
+    "timezone": "UTC",
+}
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+class Database:
+    """Two engines, one for writing and one for reading (the same one on Postgres).
+
+    Args:
+        url: with the driver ``sqlite+aiosqlite`` or ``postgresql+asyncpg``.
+        pooled: False opens a connection for each unit of work and closes it after, which makes the object usable
+            from several event loops one after the other.
+    """
+
+    def __init__(self, url: URL, *, pooled: bool = True) -> None:
+        self.url = url
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._turn = asyncio.Lock()  # asyncio wakes waiters in the order in which they came
+        if self.is_sqlite:
+            self._writer = _sqlite_engine(url, writes=True, pooled=pooled)
+            self._reader = _sqlite_engine(url, writes=False, pooled=pooled)
+        else:
+            self._writer = self._reader = _postgres_engine(url, pooled=pooled)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Open one read-write transaction; it commits at the end of the block and rolls back on an error.
+
+        Never wait for a model or the network inside: on SQLite every other writer waits meanwhile.
+
+        Raises:
+            DatabaseBusy: no turn within ``WAIT_SECONDS``.
+            DatabaseFull: the disk is full.
+            DatabaseUnavailable: it cannot be reached.
+        """
+        if not self.is_sqlite:
+            async with _translated(), self._writer.begin() as db:
+                yield db
+            return
+        waited_from = time.monotonic()
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise _busy() from None
+        try:
+            left = max(0.0, WAIT_SECONDS - (time.monotonic() - waited_from))
+            async with _translated(), self._writer.connect() as db:
+                # The time spent in the queue counts, so that a long lock by another process ends in an answer.
+                db.sync_connection.info["wait_ms"] = round(left, 1) * 1000  # type: ignore[union-attr]  # connected
+                async with db.begin():
+                    yield db
+        finally:
+            self._turn.release()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """Open one read-only snapshot. Raises as ``transaction`` does."""
+        async with _translated(), self._reader.connect() as db, db.begin():
+            yield db
+
+    async def ping(self) -> None:
+        """Read something; raises ``DatabaseUnavailable`` where that fails."""
+        async with self.reading() as db:
+            await db.exec_driver_sql("SELECT version_num FROM alembic_version")
+
+    async def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into the file and cut it; nothing to do on Postgres."""
+        if self.is_sqlite:
+            async with self._turn, _translated(), self._writer.connect() as db:
+                connection = await db.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def connections_in_use(self) -> int:
+        """Return how many pooled connections are out at this moment."""
+        engines = {id(engine): engine for engine in (self._writer, self._reader)}
+        return sum(getattr(engine.pool, "checkedout", int)() for engine in engines.values())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+
+def _sqlite_engine(url: URL, *, writes: bool, pooled: bool) -> AsyncEngine:
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        pool = {"pool_size": 1 if writes else _READERS, "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
+    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS}, **pool)
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(dbapi_connection: Any, _record: Any) -> None:
+        dbapi_connection.isolation_level = None  # transactions start where we say so, in the hook below
+        cursor = dbapi_connection.cursor()
+        for pragma in (
+            "journal_mode = WAL" if writes else "query_only = ON",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            f"journal_size_limit = {_WAL_LIMIT_BYTES}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        wait_ms = connection.info.get("wait_ms")
+        if wait_ms != connection.info.get("set_wait_ms"):
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {wait_ms:.0f}")
+            connection.info["set_wait_ms"] = wait_ms
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgres_engine(url: URL, *, pooled: bool) -> AsyncEngine:
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if pooled:
+        pool = {"pool_size": 8, "max_overflow": 8, "pool_timeout": WAIT_SECONDS}
+        pool |= {"pool_pre_ping": True, "pool_recycle": 1800}
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        connect_args={
+            "timeout": WAIT_SECONDS,
+            "command_timeout": 30,
+            # Behind PgBouncer many clients share a server connection: names must never meet.
+            "prepared_statement_name_func": lambda: f"__ai_lab_{uuid.uuid4().hex}__",
+        },
+        **pool,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _connected(dbapi_connection: Any, _record: Any) -> None:
+        # Not start-up parameters: PgBouncer refuses those it does not know.
+        cursor = dbapi_connection.cursor()
+        cursor.execute("SELECT " + ", ".join(f"set_config('{k}', '{v}', false)" for k, v in _POSTGRES_SESSION.items()))
+        cursor.close()
+        dbapi_connection.commit()
+
+    return engine
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """Turn the drivers' errors into ours; anything that is a fault of a statement passes through."""
+    try:
+        yield
+    except DBAPIError as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+    except (PoolTimeout, OSError, TimeoutError) as error:
+        raise DatabaseUnavailable(
+            "The database did not answer in time. What was acknowledged is safe; try again.", retry_after_seconds=5
+        ) from error
+
+
+def _translate(error: DBAPIError) -> LabError | None:
+    text = str(error.orig).lower()
+    if "locked" in text or "lock timeout" in text or "deadlock" in text:
+        return _busy()
+    if "disk is full" in text or "no space left" in text or "could not extend file" in text:
+        return DatabaseFull("The disk with the database is full. Free some space; nothing of this request was saved.")
+    unreachable = ("connection", "too many clients", "disk i/o", "shutting down", "starting up", "timeout", "readonly")
+    if error.connection_invalidated or any(sign in text for sign in unreachable):
+        return DatabaseUnavailable(
+            "The database cannot be used at the moment. What was acknowledged is safe; try again.",
+            retry_after_seconds=5,
+        )
+    return None
+
+
+def _busy() -> DatabaseBusy:
+    return DatabaseBusy(
+        f"Another program held the database for more than {WAIT_SECONDS:g} s. Try again in a moment.",
+        retry_after_seconds=5,
+    )

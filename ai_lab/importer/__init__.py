@@ -1,0 +1,1 @@
+"""Owns bringing in data of earlier systems. Never changes a source."""

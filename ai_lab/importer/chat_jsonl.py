@@ -1,0 +1,95 @@
+"""JSON Lines: a conversation on each line (``{"messages": […]}``), or a message on each line of one conversation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ai_lab.errors import SourceDamaged
+from ai_lab.importer.json_stream import TOO_DEEP
+from ai_lab.importer.openai_export import conversation
+from ai_lab.importer.records import Record, Source, message_record
+from ai_lab.importer.text_file import Watcher, encoding_of, ignore_bytes, not_text, open_source
+
+_LINE_LIMIT_BYTES = 16 * 1024 * 1024
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def jsonl_file(path: Path, watcher: Watcher) -> Iterator[Source | SourceDamaged]:
+    """Yield the conversations of a file; a line that is damaged costs no other one that holds a conversation."""
+    try:
+        if _is_one_conversation(path):
+            yield Source("messages", path.stem, str(path), lambda: _messages(path, watcher))
+            return
+        for number, item in _lines(path, watcher):
+            if isinstance(item, SourceDamaged):
+                yield item
+                continue
+            try:
+                yield conversation(item, f"{path} line {number}", f"{path.stem}-{number}")
+            except ValueError as error:
+                yield SourceDamaged(str(error), origin=str(path), position={"line": number})
+    except SourceDamaged as damage:
+        yield damage
+
+
+def _is_one_conversation(path: Path) -> bool:
+    """Return whether the first line that can be read is a message."""
+    readable = (item for _, item in _lines(path, ignore_bytes) if isinstance(item, dict))
+    first = next(readable, {})
+    return not first.keys() & {"messages", "mapping"} and bool(first.keys() & {"role", "content", "message"})
+
+
+def _messages(path: Path, watcher: Watcher) -> Iterator[Record]:
+    for number, item in _lines(path, watcher):
+        if isinstance(item, SourceDamaged):
+            raise item
+        if not isinstance(item, dict):
+            raise SourceDamaged("expected a message", origin=str(path), position={"line": number})
+        try:
+            yield message_record(item)
+        except ValueError as error:
+            raise SourceDamaged(str(error), origin=str(path), position={"line": number}) from None
+
+
+def _lines(path: Path, watcher: Watcher) -> Iterator[tuple[int, Any]]:
+    """Yield each line that is not blank: its number and its value, or what is wrong with it."""
+    with open_source(path) as file:
+        encoding, mark_length = encoding_of(file.read(4))
+        if encoding != "utf-8":
+            raise SourceDamaged(f"is {encoding.upper()}; JSON Lines must be UTF-8", origin=str(path))
+        file.seek(mark_length)
+        start, number = mark_length, 0
+        while line := file.readline(_LINE_LIMIT_BYTES):
+            number += 1
+            size = len(line)
+            value: Any
+            if size == _LINE_LIMIT_BYTES and not line.endswith(b"\n"):
+                while (more := file.readline(_LINE_LIMIT_BYTES)) and not more.endswith(b"\n"):
+                    size += len(more)
+                size += len(more)
+                reason = f"the line is longer than {_LINE_LIMIT_BYTES >> 20} MB"
+                value = SourceDamaged(reason, origin=str(path), position={"line": number})
+            elif line.isspace():
+                value = None
+            else:
+                value = _value(line, str(path), number, start)
+            watcher(size)
+            if not line.isspace():
+                yield number, value
+            start += size
+
+
+def _value(line: bytes, origin: str, number: int, start: int) -> Any:
+    try:
+        return _DECODER.decode(line.decode())
+    except UnicodeDecodeError as error:
+        return not_text("utf-8", error, origin, start, line=number)
+    except RecursionError:
+        return SourceDamaged(TOO_DEEP, origin=origin, position={"line": number})
+    except json.JSONDecodeError as error:
+        return SourceDamaged(error.msg, origin=origin, position={"line": number, "column": error.pos + 1})
+    except ValueError as error:  # a whole number of more digits than Python reads
+        return SourceDamaged(str(error), origin=origin, position={"line": number})

@@ -1,0 +1,120 @@
+"""The composition root: builds everything once and closes it in reverse; server, scripts and tests all use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from ai_lab.agents import Agents
+from ai_lab.chat import Chat
+from ai_lab.clock import now
+from ai_lab.conversations import Conversations
+from ai_lab.database import Database, database_address, instances
+from ai_lab.database.setup import SetupReport, prepare_database
+from ai_lab.errors import DatabaseUnavailable
+from ai_lab.providers import Providers
+from ai_lab.settings import Settings
+from ai_lab.telemetry import Health
+
+_RENEW_SECONDS = 15.0
+_CHECKPOINT_EVERY = 20  # renewals: five minutes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything an AI lab has, ready to use. Open it with ``async with Lab.open() as lab``."""
+
+    settings: Settings
+    database: Database
+    setup: SetupReport
+    providers: Providers
+    conversations: Conversations
+    agents: Agents
+    chat: Chat
+    health: Health
+    started_at: datetime
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings | None = None) -> AsyncIterator[Lab]:
+        """Open a lab: migrate the database, close what a dead process left unfinished, and start upkeep.
+
+        Args:
+            settings: default: read from the environment and ``.env``.
+
+        Raises:
+            StartupError: with the remedy; nothing was changed then.
+        """
+        settings = settings or Settings.load()
+        address = database_address(settings)
+        setup = await prepare_database(address)
+        async with AsyncExitStack() as closing:
+            database = Database(address)
+            closing.push_async_callback(database.close)
+            async with database.transaction() as db:
+                instance_id = await instances.register(db)
+            conversations = Conversations(database)
+            await _close_orphans(database, conversations)
+            providers = Providers(settings)
+            closing.push_async_callback(providers.close)
+            closing.push_async_callback(_leave, database, instance_id)
+            chat = Chat(conversations, providers, instance_id)
+            upkeep = asyncio.create_task(_keep_up(database, conversations, instance_id))
+            closing.push_async_callback(_end, upkeep)
+            closing.push_async_callback(chat.close)
+            yield cls(
+                settings=settings,
+                database=database,
+                setup=setup,
+                providers=providers,
+                conversations=conversations,
+                agents=Agents(database),
+                chat=chat,
+                health=Health(database, providers, settings.data_path()),
+                started_at=now(),
+            )
+
+
+async def _close_orphans(database: Database, conversations: Conversations) -> None:
+    async with database.reading() as db:
+        dead = await instances.dead_instances(db)
+    closed = await conversations.close_orphans(dead)
+    if dead:
+        async with database.transaction() as db:
+            await instances.forget(db, dead)
+    if closed:
+        logger.warning("%d answers that a stopped server left unfinished are marked interrupted", closed)
+
+
+async def _keep_up(database: Database, conversations: Conversations, instance_id: str) -> None:
+    """Say every quarter of a minute that this process lives, and tidy up after others that do not."""
+    rounds = 0
+    while True:
+        await asyncio.sleep(_RENEW_SECONDS)
+        rounds += 1
+        try:
+            async with database.transaction() as db:
+                await instances.renew(db, instance_id)
+            await _close_orphans(database, conversations)
+            if rounds % _CHECKPOINT_EVERY == 0:
+                await database.checkpoint()
+        except DatabaseUnavailable as error:
+            logger.warning("upkeep skipped: %s", error.detail)
+
+
+async def _leave(database: Database, instance_id: str) -> None:
+    with contextlib.suppress(DatabaseUnavailable):  # the next start finds the process gone and tidies up
+        async with database.transaction() as db:
+            await instances.unregister(db, instance_id)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,75 @@
+"""HTTP to the engine: OpenAI's API as any service has it, and what llama.cpp adds to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from ai_lab.errors import ProviderUnavailable
+from ai_lab.providers.engine import Engine
+from ai_lab.providers.http_service import HttpService
+from ai_lab.providers.openai_compatible import OpenAICompatible
+from ai_lab.providers.types import ChatRequest, Message
+
+#: Connections for questions. Each one holds a thread of the engine, which has as many as slots and four more.
+_QUESTIONS_AT_ONCE = 2
+
+
+class _OneAnswerService(HttpService):
+    """A connection for each answer: llama.cpp closes it afterwards, and a request must not meet a closing one."""
+
+    def _headers(self) -> dict[str, str]:
+        return {**super()._headers(), "Connection": "close"}
+
+
+class EngineClient(OpenAICompatible):
+    """The engine's answers and what it says about its prompts, its slots and its template."""
+
+    def __init__(self, name: str, engine: Engine, *, timeout_seconds: float) -> None:
+        super().__init__(name, f"{engine.base_url}/v1", timeout_seconds=timeout_seconds, extended_options=True)
+
+        def key() -> str:
+            return engine.api_key
+
+        self.engine = engine
+        self._service = _OneAnswerService(name, f"{engine.base_url}/v1", api_key=key, timeout_seconds=timeout_seconds)
+        self._questions = HttpService(name, engine.base_url, api_key=key, timeout_seconds=timeout_seconds)
+        self._question_seats = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+        self._template_takes_tools: bool | None = None
+
+    async def count_prompt(self, model: str, messages: Sequence[Message]) -> int:
+        """Return the length of the prompt in tokens."""
+        body, _ = self._body(ChatRequest(model=model, messages=messages))
+        answer = await self._ask("POST", "/v1/chat/completions/input_tokens", body)
+        return int(answer["input_tokens"])
+
+    async def slots_busy(self) -> int:
+        """Return how many slots are at work."""
+        return sum(bool(slot["is_processing"]) for slot in await self._ask("GET", "/slots"))
+
+    async def takes_tools(self) -> bool:
+        """Return whether the model's chat template has a place for tools."""
+        if self._template_takes_tools is None:
+            properties = await self._ask("GET", "/props")
+            self._template_takes_tools = bool(properties["chat_template_caps"]["supports_tools"])
+        return self._template_takes_tools
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        await super().close()
+        await self._questions.close()
+
+    def _body(self, request: ChatRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Ask for events while the prompt is read: only writing tells llama.cpp that the reader has gone."""
+        body, warnings = super()._body(request)
+        return {**body, "return_progress": True}, warnings
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        async with self._question_seats:
+            try:
+                return await self._questions.fetch(method, path, body)
+            except ProviderUnavailable:
+                if not self.engine.alive:
+                    raise
+                return await self._questions.fetch(method, path, body)  # a kept connection was just being closed

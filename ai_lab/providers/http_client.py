@@ -1,0 +1,126 @@
+"""How we talk HTTP to a model service: one way to connect, and answers read by lines with a bound on memory."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import ssl
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+
+from ai_lab.errors import StreamBroken
+
+#: The longest line a model service may send; a whole answer with an image in it is far below.
+LINE_LIMIT_BYTES = 10_000_000
+
+_CONNECT_TIMEOUT_SECONDS = 5.0
+#: Common servers drop a quiet connection after 5 s; we let go of it first, so that no request meets a closing one.
+_KEEPALIVE_SECONDS = 3.0
+
+
+def client_options(url: str, timeout_seconds: float) -> dict[str, Any]:
+    """Return the arguments for ``httpx.AsyncClient``.
+
+    Redirects are not followed, for they would carry the prompt to a host nobody configured. Proxies of the environment
+    are for other machines only. For plain http the certificates are not loaded: that takes 20 ms.
+
+    Args:
+        url: the address of the service.
+        timeout_seconds: the longest silence.
+    """
+    parsed = httpx.URL(url)
+    return {
+        "timeout": httpx.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS),
+        "limits": httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS),
+        "trust_env": not _is_loopback(parsed.host),
+        "verify": True if parsed.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        "follow_redirects": False,
+    }
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class LineSplitter:
+    r"""Cut blocks of bytes into lines at ``\n`` alone.
+
+    Text has other line ends (U+0085, U+2028) that are ordinary characters inside JSON, so ``str.splitlines`` and what
+    is built on it cut lines in two. Working on bytes also keeps a character that is split over two blocks whole.
+    """
+
+    def __init__(self, limit_bytes: int = LINE_LIMIT_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._parts: list[bytes] = []
+        self._held_bytes = 0
+
+    def feed(self, block: bytes) -> list[bytes]:
+        r"""Return the lines that ``block`` completes; they may end in ``\r``.
+
+        Raises:
+            StreamBroken: a line is longer than the limit.
+        """
+        lines = block.split(b"\n")
+        rest = lines.pop()
+        if lines and self._parts:
+            lines[0] = b"".join([*self._parts, lines[0]])
+            self._parts.clear()
+            self._held_bytes = 0
+        if rest:
+            self._parts.append(rest)
+            self._held_bytes += len(rest)
+        if self._held_bytes > self._limit_bytes or any(len(line) > self._limit_bytes for line in lines):
+            raise StreamBroken(f"The model service sent a line of more than {self._limit_bytes // 1_000_000} MB.")
+        return lines
+
+    def end(self) -> list[bytes]:
+        """Return the last line if it came without its end."""
+        return [b"".join(self._parts)] if self._parts else []
+
+
+async def read_lines(response: httpx.Response) -> AsyncGenerator[list[bytes], None]:
+    """Yield the lines that arrive, those of one network read together."""
+    splitter = LineSplitter()
+    async for block in response.aiter_bytes():
+        if lines := splitter.feed(block):
+            yield lines
+    if lines := splitter.end():
+        yield lines
+
+
+async def read_body(response: httpx.Response, limit_bytes: int) -> bytes:
+    """Return the body up to ``limit_bytes``; what is beyond is left unread."""
+    parts: list[bytes] = []
+    left = limit_bytes
+    async for block in response.aiter_bytes():
+        parts.append(block[:left])
+        left -= len(parts[-1])
+        if not left:
+            break
+    return b"".join(parts)
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+    r"""Return the JSON object in ``line``, with nothing in it that UTF-8 cannot hold.
+
+    A service that cuts its text in the middle of a surrogate pair sends half of it as ``\ud83d``; Python would accept
+    that and fail later, when the text is stored. Such a half becomes U+FFFD.
+
+    Raises:
+        ValueError: it is not valid JSON in UTF-8, or not an object.
+    """
+    try:
+        value = json.loads(line.decode())
+        if b"\\ud" in line or b"\\uD" in line:
+            text = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+            value = json.loads(text.decode("utf-16-le", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004  # one kind of error for everything that is not as it should be
+    return value

@@ -1,0 +1,133 @@
+"""One model service over HTTP: its address, its key, its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
+
+import httpx
+
+from ai_lab.errors import ProviderAuthFailed, ProviderError
+from ai_lab.providers.http_client import client_options, read_body
+from ai_lab.providers.http_errors import ERROR_BODY_LIMIT_BYTES, ServiceErrors
+
+JSON_LIMIT_BYTES = 64_000_000
+_ERROR_BODY_TIMEOUT_SECONDS = 5.0
+_DRAIN_TIMEOUT_SECONDS = 0.1
+
+
+class HttpService:
+    """Requests to one base URL. Whatever fails raises an error of ``ai_lab.errors``, never one of httpx.
+
+    Args:
+        name: the provider's name, for error texts.
+        base_url: what every path is appended to.
+        api_key: returns the key, asked at every request; it travels in the ``Authorization`` header and nowhere else.
+        timeout_seconds: the longest silence of the service.
+    """
+
+    def __init__(
+        self, name: str, base_url: str, *, api_key: Callable[[], str | None] | None, timeout_seconds: float
+    ) -> None:
+        self.name = name
+        self.errors = ServiceErrors(name, base_url, self._key)
+        self._base_url = base_url.rstrip("/")
+        self._read_key = api_key
+        self._client = httpx.AsyncClient(**client_options(self._base_url, timeout_seconds))
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Send a request and give the successful answer, its body unread; at the end the connection is let go.
+
+        Args:
+            method: GET or POST.
+            path: what follows the base URL.
+            body: sent as JSON.
+            model: the model it is about, for error texts.
+            timeout_seconds: the longest silence, where it differs from the service's.
+        """
+        extra: dict[str, Any] = {} if timeout_seconds is None else {"timeout": timeout_seconds}
+        content = None if body is None else encode_json(body)
+        try:
+            request = self._client.build_request(
+                method, self._base_url + path, content=content, headers=self._headers(), **extra
+            )
+            response = await self._client.send(request, stream=True)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self.errors.from_httpx(error) from error
+        try:
+            if not response.is_success:
+                said = await read_error_body(response)
+                raise self.errors.from_answer(response.status_code, response.headers, said, model, path)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        model: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Any:
+        """Return the JSON of an answer; the arguments are those of ``open``."""
+        async with self.open(method, path, body, model=model, timeout_seconds=timeout_seconds) as response:
+            try:
+                content = await read_body(response, JSON_LIMIT_BYTES)
+            except httpx.HTTPError as error:
+                raise self.errors.from_httpx(error, streaming=True) from error
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError):
+            raise ProviderError(f"{self.name} answered with something other than JSON. Check its address.") from None
+
+    async def close(self) -> None:
+        """Give back all connections."""
+        await self._client.aclose()
+
+    def _key(self) -> str | None:
+        return ((self._read_key() if self._read_key else None) or "").strip() or None
+
+    def _headers(self) -> dict[str, str]:
+        # An event stream is not worth compressing, and packing it would hold tokens back.
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if key := self._key():
+            if not (key.isascii() and key.isprintable()):
+                raise ProviderAuthFailed(f"The API key of {self.name} has characters that no key has. Enter it again.")
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
+
+
+def encode_json(body: dict[str, Any]) -> bytes:
+    """Return ``body`` as JSON; half a surrogate pair, which UTF-8 cannot hold, becomes a question mark."""
+    return json.dumps(body, ensure_ascii=False).encode(errors="replace")
+
+
+async def read_error_body(response: httpx.Response) -> bytes:
+    """Return the beginning of an error answer's body, or nothing where it does not come."""
+    try:
+        async with asyncio.timeout(_ERROR_BODY_TIMEOUT_SECONDS):
+            return await read_body(response, ERROR_BODY_LIMIT_BYTES)
+    except (TimeoutError, httpx.HTTPError):
+        return b""
+
+
+async def drain(blocks: AsyncGenerator[Any, None]) -> None:
+    """Read what follows the end of an answer, so that the connection can serve again; wait for it only a moment."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(_DRAIN_TIMEOUT_SECONDS):
+            async for _ in blocks:
+                pass

@@ -1,0 +1,198 @@
+"""Every setting of AI Lab: one class, read once from the environment and ``.env``.
+
+Names of earlier installations (``DATABASE_URL``, ``OLLAMA_HOST`` …) keep working; new ones start with ``AI_LAB_``.
+``config_template.env`` lists all of them, and a test holds it equal to this file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+
+from ai_lab.errors import InvalidSettings
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+_PREFIX = "AI_LAB_"
+
+
+class ServerEntry(BaseModel):
+    """One OpenAI-compatible server of the user's own: where it is and, if it needs one, its key."""
+
+    base_url: str
+    api_key: SecretStr | None = None
+    context_tokens: int | None = Field(default=None, ge=128)
+
+
+def _as_entries(value: Any) -> Any:
+    """Accept ``{"name": "http://…"}`` as short for ``{"name": {"base_url": "http://…"}}``."""
+    if isinstance(value, dict):
+        return {name: {"base_url": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
+    return value
+
+
+def _none_if_blank(value: Any) -> Any:
+    """Treat ``NAME=`` in a .env file as 'not set'."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def default_data_dir() -> Path:
+    """Return the folder where this system's programs keep a user's data."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "ai-lab"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "ai-lab"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ai-lab"
+
+
+def _setting(name: str, default: Any, description: str, **limits: Any) -> Any:
+    return Field(default=default, validation_alias=name, description=description, **limits)
+
+
+OptionalText = Annotated[str | None, BeforeValidator(_none_if_blank)]
+OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_none_if_blank)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_blank)]
+
+
+class Settings(BaseSettings):
+    """What an installation can be told. Read once by ``Settings.load()``; everything else gets values passed in."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True)
+
+    api_host: str = _setting("API_HOST", "127.0.0.1", "Address the server listens on.")
+    api_port: int = _setting("API_PORT", 8001, "Port the server listens on.", ge=1, le=65535)
+    data_dir: OptionalPath = _setting(
+        "AI_LAB_DATA_DIR", None, "Where the database and your models live. Default: the user's data folder."
+    )
+    models_dir: OptionalPath = _setting(
+        "AI_LAB_MODELS_DIR", None, "Folder with GGUF model files. Default: models in the data directory."
+    )
+    database_url: OptionalText = _setting(
+        "DATABASE_URL",
+        None,
+        "sqlite+aiosqlite:///… or postgresql+asyncpg://…; default: ai_lab.sqlite in the data directory.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("LOG_LEVEL", "INFO", "How much is logged.")
+    log_format: Literal["console", "json"] = _setting("AI_LAB_LOG_FORMAT", "console", "Lines for people or JSON.")
+
+    default_model: OptionalText = _setting(
+        "AI_LAB_DEFAULT_MODEL",
+        None,
+        "provider/model used when a request names none. Default: OLLAMA_MODEL if set, else the embedded model.",
+    )
+    ollama_host: str = _setting("OLLAMA_HOST", "http://127.0.0.1:11434", "Address of an Ollama server.")
+    ollama_model: OptionalText = _setting("OLLAMA_MODEL", None, "Ollama model to use by default.")
+    servers: Annotated[dict[str, ServerEntry], BeforeValidator(_as_entries)] = _setting(
+        "AI_LAB_SERVERS",
+        {},
+        'OpenAI-compatible servers as JSON: {"name": "http://host/v1"} or {"name": {"base_url": …, "api_key": …}}.',
+    )
+    context_tokens: int = _setting(
+        "AI_LAB_CONTEXT_TOKENS", 4096, "Context per conversation for the embedded engine and Ollama.", ge=256
+    )
+    engine_slots: int = _setting(
+        "AI_LAB_ENGINE_SLOTS", 2, "Answers the embedded engine writes at once; further ones wait.", ge=1, le=64
+    )
+    engine_threads: int | None = _setting("AI_LAB_ENGINE_THREADS", None, "Threads of the engine. Default: cores.", ge=1)
+    engine_idle_seconds: float = _setting(
+        "AI_LAB_ENGINE_IDLE_SECONDS", 600, "The engine leaves memory after this long without work.", ge=1
+    )
+    engine_gpu_layers: int = _setting(
+        "AI_LAB_ENGINE_GPU_LAYERS", -1, "Layers the engine puts on a GPU: -1 as many as fit, 0 none.", ge=-1
+    )
+    cuda_visible_devices: OptionalText = _setting("CUDA_VISIBLE_DEVICES", None, "GPUs that the engine may use.")
+    request_timeout_seconds: float = _setting(
+        "AI_LAB_REQUEST_TIMEOUT_SECONDS", 300, "Longest silence of a model before a request fails.", gt=0
+    )
+
+    enable_metrics: bool = _setting(
+        "ENABLE_METRICS", True, "Accepted from earlier installations; nothing reads it in this version."
+    )
+    encryption_key: OptionalSecret = _setting(
+        "ENCRYPTION_KEY", None, "Accepted from earlier installations; nothing reads it in this version."
+    )
+
+    _env_folder: Path = Path()
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Read the environment and ``.env`` (of the current folder, else of the project folder).
+
+        Args:
+            overrides: values by field name that win over both, as given on a command line.
+
+        Raises:
+            InvalidSettings: a value cannot be used or an ``AI_LAB_`` name is unknown; the text names the setting.
+        """
+        folder = Path.cwd() if (Path.cwd() / ".env").is_file() else PROJECT_ROOT
+        env_file = folder / ".env"
+        try:
+            _refuse_unknown_names(env_file)
+            settings = cls(_env_file=env_file, **{k: v for k, v in overrides.items() if v is not None})
+        except ValidationError as error:
+            raise InvalidSettings(_explain(error)) from None
+        except (UnicodeDecodeError, OSError) as error:
+            raise InvalidSettings(f"{env_file} cannot be read ({error}). Save it as UTF-8 text.") from None
+        except ValueError as error:  # pydantic-settings: a value that should be JSON is not
+            raise InvalidSettings(f"{error}. AI_LAB_SERVERS must be JSON, see config_template.env.") from None
+        settings._env_folder = folder if env_file.is_file() else Path.cwd()
+        return settings
+
+    def data_path(self) -> Path:
+        """Return the absolute data directory (it may not exist yet)."""
+        return self.absolute(self.data_dir) if self.data_dir else default_data_dir()
+
+    def models_path(self) -> Path:
+        """Return the absolute folder of GGUF files (it may not exist yet)."""
+        return self.absolute(self.models_dir) if self.models_dir else self.data_path() / "models"
+
+    def default_model_name(self) -> str | None:
+        """Return the configured ``provider/model``, or None for the embedded default."""
+        if self.default_model:
+            return self.default_model
+        return f"ollama/{self.ollama_model}" if self.ollama_model else None
+
+    def absolute(self, path: Path) -> Path:
+        """Return ``path`` made absolute; a relative one starts at the folder of ``.env``."""
+        path = path.expanduser()
+        return path if path.is_absolute() else (self._env_folder / path).resolve()
+
+
+def setting_names() -> dict[str, str]:
+    """Return the environment name of every setting, by field name."""
+    return {field: str(info.validation_alias) for field, info in Settings.model_fields.items()}
+
+
+def _refuse_unknown_names(env_file: Path) -> None:
+    known = set(setting_names().values())
+    given = set(os.environ)
+    if env_file.is_file():
+        given |= {name.upper() for name in DotEnvSettingsSource(Settings, env_file=env_file).env_vars}
+    for name in sorted(given - known):
+        if name.startswith(_PREFIX):
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else " See config_template.env for all names."
+            raise InvalidSettings(f"Unknown setting {name}.{hint}")
+
+
+def _explain(error: ValidationError) -> str:
+    """Name each bad setting and what is wrong, never its value (it may be a secret)."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
+
+
+def check_base_url(url: str) -> str:
+    """Return an http(s) address without its trailing slash.
+
+    Raises:
+        InvalidSettings: it is not one.
+    """
+    try:
+        TypeAdapter(HttpUrl).validate_python(url)
+    except ValidationError:
+        raise InvalidSettings(f"{url!r} is not an http or https address.") from None
+    return url.rstrip("/")

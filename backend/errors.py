@@ -1,0 +1,131 @@
+"""One place where errors become answers: RFC 9457 problem details, and OpenAI's shape under ``/v1``."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from ai_lab.errors import LabError, ModelNotFound
+
+PROBLEM_TYPE = "application/problem+json"
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large", 415: "unsupported_media_type"}
+_SHOWN_ERRORS = 20
+
+logger = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). ``code`` is stable: programs may test for it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    param: str | None = Field(default=None, description="The field at fault.")
+    errors: list[dict[str, str]] | None = Field(default=None, description="One entry per bad field.")
+    near_matches: list[str] | None = Field(default=None, description="Names that come closest.")
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of ``app`` leave in one of the two shapes."""
+    app.add_exception_handler(LabError, _lab_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem_of(error: LabError, request_id: str) -> Problem:
+    """Return the problem details of an error of ours."""
+    near = error.near_matches if isinstance(error, ModelNotFound) else None
+    return Problem(
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id,
+        param=error.param,
+        near_matches=near,
+    )
+
+
+def openai_error(problem: Problem) -> dict[str, Any]:
+    """Return a problem in the shape that OpenAI's clients read."""
+    kind = "invalid_request_error" if problem.status < 500 else "server_error"  # noqa: PLR2004 - class of a status
+    if problem.status == 429:  # noqa: PLR2004 - HTTP's own number
+        kind = "rate_limit_error"
+    return {"error": {"message": problem.detail, "type": kind, "param": problem.param, "code": problem.code}}
+
+
+async def _lab_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LabError)  # noqa: S101 - registered for this class alone
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+    if error.status >= 500:  # noqa: PLR2004 - class of a status
+        logger.warning("%s %s: %s: %s", request.method, request.url.path, error.code, error.detail)
+    return _answer(request, problem_of(error, request.state.request_id), headers)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """Name each bad field and what is wrong with it, never what was sent: it may be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    errors = [
+        {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "message": item["msg"]}
+        for item in error.errors()[:_SHOWN_ERRORS]
+    ]
+    status = 400 if _is_openai(request) else 422
+    problem = Problem(
+        title="Invalid request",
+        status=status,
+        detail="; ".join(f"{item['field']}: {item['message']}" for item in errors),
+        code="invalid_request",
+        request_id=request.state.request_id,
+        param=errors[0]["field"] if errors else None,
+        errors=errors,
+    )
+    return _answer(request, problem)
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    detail = str(error.detail)
+    if error.status_code == 404:  # noqa: PLR2004 - HTTP's own number
+        detail = f"There is no {request.url.path}. /docs lists what there is."
+    problem = Problem(
+        title=str(error.detail),
+        status=error.status_code,
+        detail=detail,
+        code=_CODES.get(error.status_code, "invalid_request"),
+        request_id=request.state.request_id,
+    )
+    return _answer(request, problem, error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    """Answer for a fault of ours; the log has what happened."""
+    logger.error("%s %s failed (%s)", request.method, request.url.path, request.state.request_id, exc_info=error)
+    problem = problem_of(
+        LabError("Something went wrong on our side; the log has the details."), request.state.request_id
+    )
+    # The middleware that writes the id onto answers stands inside the one that calls this.
+    return _answer(request, problem, {"x-request-id": request.state.request_id})
+
+
+def _answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    if _is_openai(request):
+        return JSONResponse(openai_error(problem), problem.status, headers)
+    return JSONResponse(problem.model_dump(exclude_none=True), problem.status, headers, media_type=PROBLEM_TYPE)
+
+
+def _is_openai(request: Request) -> bool:
+    return request.url.path.startswith("/v1/")

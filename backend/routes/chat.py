@@ -1,0 +1,61 @@
+"""``POST /chat``: a turn, whole or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from ai_lab.chat import Answer, Delta, NewTurn, Turn
+from ai_lab.errors import LabError
+from backend.deps import IdempotencyKey, LabDep
+from backend.errors import problem_of
+from backend.sse import MEDIA_TYPE, EventStream, cancel_when_gone, event
+
+router = APIRouter(tags=["chat"])
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, or with `stream: true` events: `message.delta` (a piece and its number), "
+        "then `message.done` (the whole answer) or `error` (problem details).",
+        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post("/chat", response_model=Answer, responses=_STREAM)
+async def chat(
+    new: NewTurn, lab: LabDep, request: Request, idempotency_key: IdempotencyKey = None
+) -> Answer | Response:
+    """Say something to a model. The message is saved before the model is asked, the answer as it grows."""
+    turn = await lab.chat.start(new, idempotency_key)
+    if isinstance(turn, Answer):
+        return EventStream(_replayed(turn), lambda: None) if new.stream else turn
+    if new.stream:
+        return EventStream(_events(turn, request.state.request_id), turn.cancel)
+    watching = await cancel_when_gone(request, turn.cancel)
+    try:
+        return await turn.result()
+    finally:
+        watching.cancel()
+
+
+async def _events(turn: Turn, request_id: str) -> AsyncIterator[bytes]:
+    sequence = 0
+    async for delta in turn.deltas():
+        sequence = delta.sequence
+        yield event(delta.model_dump_json(exclude_none=True), name="message.delta", event_id=sequence)
+    try:
+        answer = await turn.result()
+    except LabError as error:
+        yield event(problem_of(error, request_id).model_dump_json(exclude_none=True), name="error")
+    else:
+        yield event(answer.model_dump_json(), name="message.done", event_id=sequence + 1)
+
+
+async def _replayed(answer: Answer) -> AsyncIterator[bytes]:
+    """Send a stored answer in the shape of a stream."""
+    delta = Delta(sequence=1, session_id=answer.session_id, message_id=answer.message_id, delta=answer.response)
+    yield event(delta.model_dump_json(exclude_none=True), name="message.delta", event_id=1)
+    yield event(answer.model_dump_json(), name="message.done", event_id=2)

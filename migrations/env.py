@@ -1,0 +1,49 @@
+"""Alembic's entry: one chain of migrations for SQLite and Postgres.
+
+``ai_lab.database.setup`` passes an open connection in; the ``alembic`` command of a developer makes its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+
+from ai_lab.agents import tables as _agents
+from ai_lab.conversations import tables as _conversations
+from ai_lab.database import Database, database_address, instances, metadata
+from ai_lab.importer import tables as _importer
+from ai_lab.settings import Settings
+
+_DECLARED = (_agents, _conversations, _importer, instances)  # importing them fills the metadata
+
+
+def _is_declared(name: str | None, kind: str, _parents: object) -> bool:
+    """Leave out the search index, which the migrations make by hand."""
+    return kind != "table" or name in metadata.tables
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        render_as_batch=True,
+        transactional_ddl=True,  # our SQLite transactions are real ones, so a killed upgrade leaves nothing behind
+        include_name=_is_declared,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+async def _run_by_itself() -> None:
+    database = Database(database_address(Settings.load()), pooled=False)
+    async with database.transaction() as db:
+        await db.run_sync(_run)
+
+
+given = context.config.attributes.get("connection")
+if given is None:
+    asyncio.run(_run_by_itself())
+else:
+    _run(given)

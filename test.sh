@@ -1,0 +1,25 @@
+#!/bin/sh
+# Set up what the tests need (first run only), then check everything: ./test.sh [--thorough] [arguments of pytest]
+set -eu
+
+root=$(CDPATH='' cd "$(dirname "$0")" && pwd -P)
+environment=.venv-test
+
+. "$root/scripts/find_python.sh"
+"$python" -E -s "$root/scripts/bootstrap.py" test
+cd "$root"
+PATH=$root/$environment/bin:$PATH
+
+step() {
+  echo "==> $*"
+  "$@" || {
+    echo "test.sh: this step failed: $*" >&2
+    exit 1
+  }
+}
+
+step ruff format --check .
+step ruff check .
+step mypy
+step lint-imports
+step python -m pytest "$@"
