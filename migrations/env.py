@@ -16,12 +16,15 @@ from ai_lab.database import Database, database_address, instances, metadata
 from ai_lab.importer import tables as _importer
 from ai_lab.settings import Settings
 
+_BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search"}
 _DECLARED = (_agents, _conversations, _importer, instances)  # importing them fills the metadata
 
 
 def _is_declared(name: str | None, kind: str, _parents: object) -> bool:
-    """Leave out the search index, which the migrations make by hand."""
-    return kind != "table" or name in metadata.tables
+    """Leave out what the migrations make by hand: the search index and partial indexes."""
+    if kind == "table":
+        return name in metadata.tables
+    return name not in _BY_HAND
 
 
 def _run(connection: Connection) -> None:

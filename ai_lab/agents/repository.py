@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.agents.tables import agent_states, agents
-from ai_lab.database.rows import every, first
+from ai_lab.database.rows import every, first, insert_into
 
 
 class AgentRepository:
@@ -18,11 +17,10 @@ class AgentRepository:
 
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
-        self._insert = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
 
     async def take_sequences(self, session_id: str, count: int, at: datetime) -> int:
         """Reserve ``count`` numbers of an agent, adding it if need be, and return the first one."""
-        fresh = self._insert(agents).values(session_id=session_id, last_sequence=count, updated_at=at)
+        fresh = insert_into(self._db, agents).values(session_id=session_id, last_sequence=count, updated_at=at)
         statement = fresh.on_conflict_do_update(
             index_elements=["session_id"],
             set_={"last_sequence": agents.c.last_sequence + count, "updated_at": at},

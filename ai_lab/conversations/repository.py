@@ -7,13 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, delete, func, insert, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.clock import now
 from ai_lab.conversations.search import first_matches, sessions_with
 from ai_lab.conversations.tables import conversations, messages
-from ai_lab.database.rows import every, first
+from ai_lab.database.rows import every, first, insert_into
 
 _OPEN = "streaming"
 _BLANK = {column.name: None for column in messages.c if column.name != "number"}
@@ -24,13 +23,12 @@ class ConversationRepository:
 
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
-        self._insert = sqlite.insert if db.dialect.name == "sqlite" else postgresql.insert
 
     # -- conversations -------------------------------------------------------------------------------------------
 
     async def create(self, values: dict[str, Any]) -> bool:
         """Insert a conversation; returns False when its session_id is taken."""
-        statement = self._insert(conversations).values(values).on_conflict_do_nothing()
+        statement = insert_into(self._db, conversations).values(values).on_conflict_do_nothing()
         return bool((await self._db.execute(statement.returning(conversations.c.session_id))).first())
 
     async def get(self, session_id: str) -> dict[str, Any] | None:
@@ -82,7 +80,7 @@ class ConversationRepository:
         One statement on the counter's row: two writers can never be given the same number.
         """
         new = {"session_id": session_id, "title": title, "last_sequence": count, "created_at": at, "updated_at": at}
-        fresh = self._insert(conversations).values(new)
+        fresh = insert_into(self._db, conversations).values(new)
         statement = fresh.on_conflict_do_update(
             index_elements=["session_id"],
             set_={

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Select, Text, case, cast, column, func, literal_column, select, table
-from sqlalchemy.dialects.postgresql import TSQUERY
 
 from ai_lab.conversations.tables import messages
 
@@ -58,5 +57,7 @@ def _matching(dialect: str, query: str, *columns: ColumnElement[Any]) -> Select[
 
 def _words(query: str) -> ColumnElement[Any]:
     """Return ``'a' & 'b':*``: the last word may be the beginning of one; nothing stays nothing."""
+    from sqlalchemy.dialects.postgresql import TSQUERY  # noqa: PLC0415 - loaded only where it is used
+
     words = func.plainto_tsquery("simple", query)
     return case((func.numnode(words) > 0, cast(cast(words, Text) + ":*", TSQUERY)))

@@ -133,7 +133,7 @@ class Conversations:
                 if (known["role"], known["content"]) != (new.role, new.content):
                     raise _reused()
                 return message_of(known)
-            title = _title(new.content) if new.role == "user" else None
+            title = title_of(new.content) if new.role == "user" else None
             row["sequence"] = await repository.take_sequences(session_id, 1, title=title, at=moment)
             await repository.add([row])
         return Message.model_validate(row)
@@ -198,7 +198,7 @@ class Conversations:
                     raise _reused()
                 reply = await repository.reply_to(known["message_id"])
                 return StartedTurn(message_of(known), message_of(reply) if reply else None, is_repeat=True)
-            first = await repository.take_sequences(session_id, len(rows), title=_title(question), at=moment)
+            first = await repository.take_sequences(session_id, len(rows), title=title_of(question), at=moment)
             for sequence, row in enumerate(rows, first):
                 row["sequence"] = sequence
             await repository.add(rows)
@@ -261,7 +261,7 @@ def _new_row(
     }
 
 
-def _title(content: str) -> str | None:
+def title_of(content: str) -> str | None:
     """Return the beginning of what was said, on one line."""
     line = " ".join(content[: _TITLE_LENGTH * 4].split())
     return (line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…") or None

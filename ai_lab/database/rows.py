@@ -1,10 +1,20 @@
-"""Results as plain dictionaries, so that only repositories know the database library."""
+"""Rows in and out: inserts that know conflicts, and results as plain dictionaries."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Result
+from sqlalchemy import Result, Table
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+def insert_into(db: AsyncConnection, table: Table) -> Any:
+    """Return an INSERT with ``on_conflict_do_…``, which both databases have but the common one has not."""
+    if db.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - only the dialect in use is loaded
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - as above
+    return insert(table)
 
 
 def first(result: Result[Any]) -> dict[str, Any] | None:

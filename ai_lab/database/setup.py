@@ -15,9 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ai_lab.database.address import shown
 from ai_lab.database.engine import Database
-from ai_lab.database.postgres import create_missing_database, explain_postgres
 from ai_lab.database.sqlite_file import back_up, inspect_file, make_folder
-from ai_lab.errors import DatabaseTooNew, DatabaseUnavailable, DatabaseUnusable
+from ai_lab.errors import DatabaseTooNew, DatabaseUnavailable, DatabaseUnusable, EarlierDatabase
 
 _IN_REPOSITORY = Path(__file__).resolve().parent.parent.parent / "migrations"
 MIGRATIONS = _IN_REPOSITORY if _IN_REPOSITORY.is_dir() else Path(__file__).resolve().parent / "migrations"
@@ -72,50 +71,67 @@ def newest_revision() -> str:
 
 
 async def _set_up(url: URL, *, change: bool) -> SetupReport:
-    is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite:
-        path = Path(url.database or "")
-        if change:
-            make_folder(path.parent)
-        inspect_file(path, must_exist=not change)
-    elif change:
+    if url.get_backend_name() == "sqlite":
+        return await _set_up_sqlite(url, change=change)
+    return await _set_up_postgres(url, change=change)
+
+
+async def _set_up_sqlite(url: URL, *, change: bool) -> SetupReport:
+    path = Path(url.database or "")
+    if change:
+        make_folder(path.parent)
+    inspect_file(path, must_exist=not change)
+    try:
+        return await _migrate(url, change=change)
+    except DBAPIError as error:
+        raise DatabaseUnusable(f"{path}: {error.orig}") from error
+    except DatabaseUnavailable as error:
+        raise DatabaseUnusable(f"{path}: {error.detail}") from error
+
+
+async def _set_up_postgres(url: URL, *, change: bool) -> SetupReport:
+    from ai_lab.database.postgres import create_missing_database, explain_postgres  # noqa: PLC0415 - loads a driver
+
+    if change:
         await create_missing_database(url)
+    try:
+        return await _migrate(url, change=change)
+    except (DBAPIError, DatabaseUnavailable) as error:
+        raise explain_postgres(url, error) from error
+
+
+async def _migrate(url: URL, *, change: bool) -> SetupReport:
+    newest = newest_revision()
     database = Database(url, pooled=False)
     try:
-        return await _migrate(database, change=change)
-    except DBAPIError as error:
-        raise (DatabaseUnusable(f"{path}: {error.orig}") if is_sqlite else explain_postgres(url, error)) from error
-    except DatabaseUnavailable as error:
-        cause = error.__cause__
-        if isinstance(cause, Exception) and not is_sqlite:
-            raise explain_postgres(url, cause) from error
-        raise DatabaseUnusable(f"{shown(url)}: {error.detail}") from error
+        async with database.reading() as db:
+            before, is_foreign = await db.run_sync(_look)
+        if is_foreign:
+            raise EarlierDatabase(
+                f"{shown(url)} holds conversations of another program or of the earlier AI-Lab; it is left as it is. "
+                "Give AI Lab a database of its own: name another one in DATABASE_URL."
+            )
+        if before is not None and before not in known_revisions():
+            raise DatabaseTooNew(
+                f"{shown(url)} was migrated by a newer AI Lab (schema {before}, this version knows {newest}). Update "
+                "AI Lab, or restore the backup that was made beside the database before that migration."
+            )
+        if before == newest or not change:
+            return SetupReport(shown(url), before, before, newest)
+        backup = back_up(Path(url.database or ""), before) if database.is_sqlite and before else None
+        async with database.transaction() as db:
+            await db.run_sync(_upgrade, is_sqlite=database.is_sqlite)
+        return SetupReport(shown(url), before, newest, newest, backup)
     finally:
         await database.close()
 
 
-async def _migrate(database: Database, *, change: bool) -> SetupReport:
-    newest = newest_revision()
-    async with database.reading() as db:
-        before = await db.run_sync(_revision)
-    if before is not None and before not in known_revisions():
-        raise DatabaseTooNew(
-            f"{shown(database.url)} was migrated by a newer AI Lab (schema {before}, this version knows {newest}). "
-            "Update AI Lab, or restore the backup that was made beside the database before that migration."
-        )
-    if before == newest or not change:
-        return SetupReport(shown(database.url), before, before, newest)
-    backup = back_up(Path(database.url.database or ""), before) if database.is_sqlite and before else None
-    async with database.transaction() as db:
-        await db.run_sync(_upgrade, is_sqlite=database.is_sqlite)
-    return SetupReport(shown(database.url), before, newest, newest, backup)
-
-
-def _revision(connection: Connection) -> str | None:
+def _look(connection: Connection) -> tuple[str | None, bool]:
+    """Return the revision, and whether there are conversations that no migration of ours has made."""
     if not connection.dialect.has_table(connection, "alembic_version"):
-        return None
+        return None, connection.dialect.has_table(connection, "conversations")
     row = connection.execute(text("SELECT version_num FROM alembic_version")).first()
-    return None if row is None else str(row[0])
+    return (None if row is None else str(row[0])), False
 
 
 def _upgrade(connection: Connection, *, is_sqlite: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ai_lab.errors import SourceDamaged
 from ai_lab.importer.json_stream import TOO_DEEP
 from ai_lab.importer.openai_export import conversation
-from ai_lab.importer.records import Record, Source, message_record
+from ai_lab.importer.records import Records, Source, message_record
 from ai_lab.importer.text_file import Watcher, encoding_of, ignore_bytes, not_text, open_source
 
 _LINE_LIMIT_BYTES = 16 * 1024 * 1024
@@ -42,7 +42,7 @@ def _is_one_conversation(path: Path) -> bool:
     return not first.keys() & {"messages", "mapping"} and bool(first.keys() & {"role", "content", "message"})
 
 
-def _messages(path: Path, watcher: Watcher) -> Iterator[Record]:
+def _messages(path: Path, watcher: Watcher) -> Records:
     for number, item in _lines(path, watcher):
         if isinstance(item, SourceDamaged):
             raise item

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ai_lab.clock import as_utc
-from ai_lab.conversations.schemas import SessionId
+from ai_lab.shapes import SessionId
 
 #: Deeper values are refused: they would take the stack of every program that reads them later.
 DEPTH_LIMIT = 100
@@ -64,7 +64,7 @@ class Cleaner:
         return "" if value is None else json.dumps(value, ensure_ascii=False)
 
     def moment(self, value: Any) -> datetime | None:
-        """Return a moment from ISO 8601 or Unix time; None, with a remark unless there was nothing, if it is neither."""
+        """Return a moment from ISO 8601 or Unix time, or None; a remark says where something else stood."""
         if value is None or value == "":
             return None
         try:

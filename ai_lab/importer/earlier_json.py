@@ -5,13 +5,12 @@ Read as a stream: a file may be larger than memory, and one that is damaged at i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ai_lab.importer.cleaning import Cleaner
 from ai_lab.importer.json_stream import JsonFile
-from ai_lab.importer.records import Record, Source, message_record, state_record
+from ai_lab.importer.records import Record, Records, Source, describe, message_record, state_record
 from ai_lab.importer.text_file import Watcher
 
 _MESSAGE_FIELDS = frozenset({"role", "content", "message"})
@@ -24,7 +23,7 @@ def conversation_file(path: Path, watcher: Watcher) -> list[Source]:
     """Return the conversation that the file holds."""
     header: dict[str, Any] = {}
 
-    def read() -> Iterator[Record]:
+    def read() -> Records:
         with JsonFile(path, watcher) as file:
             if file.peek() == "{":
                 yield from _object(file, header)
@@ -41,7 +40,7 @@ def conversation_file(path: Path, watcher: Watcher) -> list[Source]:
 def states_file(path: Path, watcher: Watcher) -> list[Source]:
     """Return the agent states that the file holds: one, or a list from the oldest to the newest."""
 
-    def read() -> Iterator[Record]:
+    def read() -> Records:
         with JsonFile(path, watcher) as file:
             for item in file.items() if file.peek() == "[" else (file.value(),):
                 if not isinstance(item, dict) or not item.keys() & _STATE_FIELDS:
@@ -52,18 +51,7 @@ def states_file(path: Path, watcher: Watcher) -> list[Source]:
     return [Source("states", path.stem, str(path), read)]
 
 
-def describe(header: dict[str, Any], fields: dict[str, Any]) -> None:
-    """Put what a file says about its conversation into ``header``: title, archived, and the rest as metadata."""
-    clean, left = Cleaner(), dict(fields)
-    title = left.pop("title", None)
-    header["title"] = clean.text(title) if isinstance(title, str) else None
-    header["archived"] = left.pop("archived", None) is True
-    header["local_only"] = left.pop("local_only", None) is True
-    metadata = clean.json({name: value for name, value in left.items() if value is not None})
-    header["metadata"] = metadata or None
-
-
-def _object(file: JsonFile, header: dict[str, Any]) -> Iterator[Record]:
+def _object(file: JsonFile, header: dict[str, Any]) -> Records:
     """Yield the messages of an object, or the object itself where it is one message."""
     fields: dict[str, Any] = {}
     has_messages = False

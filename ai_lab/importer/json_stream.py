@@ -131,7 +131,9 @@ class JsonFile:
 
     def _ended(self) -> SourceDamaged:
         position = self._position_of(len(self._window))
-        return self.damaged("the file ends in the middle of its JSON" if self._window else "the file is empty", position)
+        return self.damaged(
+            "the file ends in the middle of its JSON" if self._window else "the file is empty", position
+        )
 
     def _grow(self) -> bool:
         """Read more, forgetting what was consumed; returns False at the end of the file."""

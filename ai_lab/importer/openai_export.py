@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ai_lab.errors import SourceDamaged
-from ai_lab.importer.earlier_json import describe
 from ai_lab.importer.json_stream import JsonFile
-from ai_lab.importer.records import Record, Source, message_record
+from ai_lab.importer.records import Record, Source, describe, message_record
 from ai_lab.importer.text_file import Watcher
 
 _TEXT_FIELDS = ("text", "result", "content")
@@ -59,9 +58,9 @@ def conversation(item: Any, origin: str, name: str) -> Source:
         header = {}
         describe(header, {key: value for key, value in left.items() if key not in _IDS})
     else:
-        raise ValueError("expected a conversation: an object with 'messages' or 'mapping'")
+        raise ValueError("expected a conversation: an object with 'messages' or 'mapping'")  # noqa: TRY004 - as above
     session_id = next((str(item[key]) for key in _IDS if item.get(key)), name)
-    return Source("messages", session_id, origin, lambda: iter(records), header)
+    return Source("messages", session_id, origin, lambda: (record for record in records), header)
 
 
 _IDS = ("session_id", "conversation_id", "id")
@@ -83,19 +82,21 @@ def _header(left: dict[str, Any]) -> dict[str, Any]:
 
 
 def _branch_records(mapping: dict[str, Any], current: Any) -> list[Record]:
+    """Return the messages of the current branch; a node of reasoning joins the answer that follows it."""
     records: list[Record] = []
     thoughts: list[str] = []
     for message in _branch(mapping, current):
-        if _is_hidden(message):
-            continue
-        if _content(message).get("content_type") == "thoughts":
+        kind = _content(message).get("content_type")
+        if kind == "thoughts":
             thoughts += _thoughts(message)
             continue
         fields = _message_fields(message)
+        says_nothing = not fields["content"] and "attachments" not in fields
+        if says_nothing or kind == "reasoning_recap" or _is_hidden(message):
+            continue
         if thoughts and fields["role"] == "assistant":
             fields["thought_process"], thoughts = "\n\n".join(thoughts), []
-        if fields["content"] or fields["role"] != "system":
-            records.append(message_record(fields))
+        records.append(message_record(fields))
     if thoughts:
         records.append(message_record({"role": "assistant", "content": "", "thought_process": "\n\n".join(thoughts)}))
     return records
@@ -103,7 +104,7 @@ def _branch_records(mapping: dict[str, Any], current: Any) -> list[Record]:
 
 def _branch(mapping: dict[str, Any], current: Any) -> list[dict[str, Any]]:
     """Return the messages from the root to the current node; without one, to the newest end of the tree."""
-    at = current if current in mapping else _newest_end(mapping)
+    at = current if isinstance(current, str) and current in mapping else _newest_end(mapping)
     seen: set[str] = set()
     branch = []
     while isinstance(at, str) and at in mapping:
@@ -157,7 +158,9 @@ def _message_fields(message: dict[str, Any]) -> dict[str, Any]:
     parts = content.get("parts")
     fields: dict[str, Any] = {
         "role": author.get("role") if isinstance(author, dict) else None,
-        "content": parts if isinstance(parts, list) else next((content[k] for k in _TEXT_FIELDS if content.get(k)), ""),
+        "content": [part for part in parts if part]
+        if isinstance(parts, list)
+        else next((content[name] for name in _TEXT_FIELDS if content.get(name)), ""),
         "timestamp": message.get("create_time"),
     }
     if content.get("content_type") not in (None, "text", "multimodal_text"):

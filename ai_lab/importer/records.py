@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ _THOUGHTS = ("thought_process", "reasoning_content", "reasoning")
 _STATUSES = frozenset({"complete", "incomplete", "interrupted", "failed"})
 # AI Lab's own exports: places in a database that the import assigns anew.
 _OWN_MESSAGE, _OWN_STATE = frozenset({"message_id", "sequence"}), frozenset({"state_id", "sequence"})
+_OWN_CONVERSATION = frozenset({"session_id", "message_count", "created_at", "updated_at"})
 _ASSIGNED_ANEW = ("message_id", "state_id", "session_id", "sequence", "updated_at")
 _OWN_TEXTS = {"model": 255, "provider": 64, "finish_reason": 32}
 _OWN_OBJECTS = ("usage", "timings", "error")
@@ -42,17 +43,21 @@ class Record:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
+#: Read once; close it when leaving early.
+Records = Generator[Record, None, None]
+
+
 @dataclass
 class Source:
     """One conversation, or the states of one agent, as it can be read from a source, more than once.
 
-    ``header`` (title, metadata, archived) may only be filled once ``read`` has come to its end.
+    ``header`` (see ``describe``) may only be filled once ``read`` has come to its end.
     """
 
     holds: Holds
     session_id: str
     origin: str
-    read: Callable[[], Iterator[Record]]
+    read: Callable[[], Records]
     header: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,7 +68,6 @@ class Input:
     path: Path
     kind: str
     sources: Callable[[Watcher], Iterable[Source | SourceDamaged]]
-    passes: int = 1
 
 
 def message_record(fields: dict[str, Any]) -> Record:
@@ -98,8 +102,7 @@ def state_record(fields: dict[str, Any]) -> Record:
         _drop_assigned(left)
     moment = _take_moment(left, clean)
     values: dict[str, Any] = {
-        name: clean.as_text(left.pop(name, None))
-        for name in ("message", "status", "feedback", "thought_process")
+        name: clean.as_text(left.pop(name, None)) for name in ("message", "status", "feedback", "thought_process")
     }
     data = clean.json(left.pop("data")) if isinstance(left.get("data"), dict) else {}
     data |= clean.json(left)
@@ -109,6 +112,26 @@ def state_record(fields: dict[str, Any]) -> Record:
         clean.remarks.append(f"a status of more than {_STATUS_LENGTH} characters was cut; the whole one is in data")
     values["data"] = data or None
     return Record(values, moment, tuple(clean.remarks))
+
+
+def describe(header: dict[str, Any], fields: dict[str, Any]) -> None:
+    """Put what a file says about its conversation into ``header``; what has no column of its own is metadata.
+
+    Raises:
+        ValueError: the fields cannot be kept.
+    """
+    clean, left = Cleaner(), dict(fields)
+    title = left.pop("title", None)
+    created = next((left[name] for name in ("created_at", "create_time") if left.get(name)), None)
+    metadata: dict[str, Any] = {}
+    if left.keys() >= _OWN_CONVERSATION:
+        metadata = clean.json(left.pop("metadata", None)) or {}
+        left = {name: value for name, value in left.items() if name not in _OWN_CONVERSATION}
+    header["local_only"] = left.pop("local_only", None) is True
+    header["archived"] = left.pop("archived", None) is True
+    header["created_at"] = clean.moment(created)
+    header["title"] = clean.text(title) if isinstance(title, str) else None
+    header["metadata"] = metadata | clean.json({name: value for name, value in left.items() if value is not None})
 
 
 def _take_role(left: dict[str, Any], extra: dict[str, Any], clean: Cleaner) -> str:
@@ -184,4 +207,3 @@ def _take_texts(left: dict[str, Any], values: dict[str, Any], names: Iterable[st
 def _drop_assigned(left: dict[str, Any]) -> None:
     for name in _ASSIGNED_ANEW:
         left.pop(name, None)
-

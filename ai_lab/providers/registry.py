@@ -64,7 +64,9 @@ class Providers:
 
     def __init__(self, settings: Settings) -> None:
         rows = services(settings)
-        self._providers = {row.name: row.build(settings) for row in rows}
+        self._rows = {row.name: row for row in rows}
+        self._settings = settings
+        self._built: dict[str, Provider] = {}
         self._local = {row.name for row in rows if is_on_this_machine(row.address(settings))}
         self._known = {row.name: _Known() for row in rows}
         self.titles = {row.name: row.title for row in rows}
@@ -76,7 +78,7 @@ class Providers:
         Each provider has one second. One that does not answer contributes its last known list, marked stale, and is
         not asked again for five seconds.
         """
-        await asyncio.gather(*(self._refresh(name) for name in self._providers))
+        await asyncio.gather(*(self._refresh(name) for name in self._rows))
         return [
             ListedModel(name, info, stale=not known.answered)
             for name, known in self._known.items()
@@ -91,14 +93,14 @@ class Providers:
         """
         name = name or self._default or await self._first_model()
         provider_name, slash, model = name.partition("/")
-        if slash and provider_name in self._providers:
+        if slash and provider_name in self._rows:
             found = await self._find(provider_name, model)
             if found is None and self._known[provider_name].answered:
                 raise self._not_found(name)
             # One that does not answer is asked all the same: its own error says more than "not found".
             return self._resolved(provider_name, found or model)
         await self.list_models()
-        for candidate in self._providers:
+        for candidate in self._rows:
             if found := await self._find(candidate, name):
                 return self._resolved(candidate, found)
         raise self._not_found(name)
@@ -112,22 +114,24 @@ class Providers:
 
     async def checks(self) -> dict[str, Check]:
         """Return whether each provider answers; spends no token."""
-        results = await asyncio.gather(*(provider.check() for provider in self._providers.values()))
-        return dict(zip(self._providers, results, strict=True))
+        results = await asyncio.gather(*(self.get(name).check() for name in self._rows))
+        return dict(zip(self._rows, results, strict=True))
 
     async def close(self) -> None:
         """Close every provider."""
-        await asyncio.gather(*(provider.close() for provider in self._providers.values()))
+        await asyncio.gather(*(provider.close() for provider in self._built.values()))
 
     def get(self, name: str) -> Provider:
-        """Return a provider by name."""
-        return self._providers[name]
+        """Return a provider by name, made when it is first asked for: its libraries take their time to load."""
+        if name not in self._built:
+            self._built[name] = self._rows[name].build(self._settings)
+        return self._built[name]
 
     def _resolved(self, provider_name: str, model: str) -> ResolvedModel:
-        return ResolvedModel(self._providers[provider_name], model, provider_name in self._local)
+        return ResolvedModel(self.get(provider_name), model, provider_name in self._local)
 
     async def _first_model(self) -> str:
-        embedded = await self._providers["embedded"].models()
+        embedded = await self.get("embedded").models()
         names = [info.name for info in embedded]
         if names:
             return f"embedded/{SHIPPED_MODEL if SHIPPED_MODEL in names else names[0]}"
@@ -152,7 +156,7 @@ class Providers:
             return
         try:
             async with asyncio.timeout(_LIST_LIMIT_SECONDS):
-                known.models = await self._providers[name].models()
+                known.models = await self.get(name).models()
             known.answered = True
         except (LabError, TimeoutError):
             known.answered = False

@@ -1,0 +1,170 @@
+"""What ``migrate_json_to_db.py`` does: parse, import or rehearse, print."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from sqlalchemy.engine import URL
+
+from ai_lab.database import Database, database_address
+from ai_lab.database.address import shown
+from ai_lab.database.setup import check_database, prepare_database
+from ai_lab.errors import DatabaseUnavailable, DatabaseUnusable, SourceDamaged, StartupError
+from ai_lab.importer.display import print_report
+from ai_lab.importer.earlier_database import EarlierDatabase
+from ai_lab.importer.inputs import database_input, find_inputs
+from ai_lab.importer.records import Input
+from ai_lab.importer.rehearsal import Rehearsal
+from ai_lab.importer.report import FileReport, ImportReport
+from ai_lab.importer.service import Importer, Importing
+from ai_lab.importer.text_file import Watcher
+from ai_lab.settings import Settings
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 when everything came in, 1 when something could not be imported, 2 when the import cannot start.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        url = database_address(Settings.load())
+        _see_that_report_can_be_written(options.report)
+        with ExitStack() as stack:
+            inputs = find_inputs(options.source or Path()) if options.source or not options.from_database else []
+            notes: list[str] = []
+            if options.from_database:
+                earlier = stack.enter_context(EarlierDatabase(options.from_database))
+                inputs.append(database_input(earlier))
+                notes = _what_stays(earlier)
+            report = asyncio.run(_run(url, inputs, dry_run=options.dry_run))
+            if notes:
+                report.files[-1].notes = notes
+    except StartupError as error:
+        print(f"error: {error.detail}", file=sys.stderr)  # noqa: T201 - a command speaks to its terminal
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to import the rest.", file=sys.stderr)  # noqa: T201 - as above
+        return _INTERRUPTED
+    if options.report:
+        options.report.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    print_report(report)
+    return 0 if report.is_complete else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="migrate_json_to_db.py",
+        description="Import conversations and agent states of earlier tools. Sources are never changed; what was "
+        "imported before is not imported again.",
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="folder with conversations/*.json and states/*.json of AI-Lab, conversations.json of a ChatGPT export, "
+        "*.jsonl chat files; default: the current folder",
+    )
+    parser.add_argument("--from-database", type=Path, metavar="PATH", help="an ai_lab.db of the earlier AI-Lab")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would come in; change nothing")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what was done as JSON")
+    return parser
+
+
+def _see_that_report_can_be_written(path: Path | None) -> None:
+    if path and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise StartupError(f"The report cannot be written to {path}. Name a file in a folder that exists.")
+
+
+def _what_stays(earlier: EarlierDatabase) -> list[str]:
+    """Return notes about the rows that have no place in this version."""
+    counts, notes = earlier.counts(), []
+    if count := counts.get("api_keys"):
+        notes.append(
+            f"{count} API keys need the key vault, which this version does not have yet. They stay in {earlier.path}: "
+            "keep that file and its encryption_key.key."
+        )
+    if count := counts.get("performance_metrics"):
+        notes.append(f"{count} performance metrics have no place in this version yet. They stay in {earlier.path}.")
+    return notes
+
+
+async def _run(url: URL, inputs: list[Input], *, dry_run: bool) -> ImportReport:
+    report = ImportReport(dry_run, shown(url))
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    async with _importing(url, dry_run=dry_run) as importer:
+        with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
+            sizes = [_size(item.path) for item in inputs]
+            # Each source is read twice, see service.py.
+            task = progress.add_task("", total=2 * sum(sizes) or 1)
+            done = 0
+            for item, size in zip(inputs, sizes, strict=True):
+                progress.update(task, description=item.path.name, completed=done)
+                report.files.append(FileReport(str(item.path), item.kind))
+                try:
+                    await _take(item, importer, report.files[-1], lambda count: progress.advance(task, count))
+                except DatabaseUnavailable as error:
+                    report.stopped = error.detail
+                    break
+                done += 2 * size
+    return report
+
+
+async def _take(item: Input, importer: Importing, report: FileReport, watcher: Watcher) -> None:
+    for source in item.sources(watcher):
+        if isinstance(source, SourceDamaged):
+            report.refused(source)
+            continue
+        try:
+            report.took(source, await importer.bring_in(source, item.kind))
+        except SourceDamaged as damage:
+            report.refused(damage)
+
+
+@asynccontextmanager
+async def _importing(url: URL, *, dry_run: bool) -> AsyncIterator[Importing]:
+    if dry_run:
+        database = await _database_as_it_is(url)
+        rehearsal = Rehearsal(database)
+        try:
+            yield rehearsal
+        finally:
+            rehearsal.close()
+            if database:
+                await database.close()
+        return
+    await prepare_database(url)
+    database = Database(url)
+    try:
+        yield Importer(database)
+    finally:
+        await database.close()
+
+
+async def _database_as_it_is(url: URL) -> Database | None:
+    """Return the database, or None where there is none yet; raises ``StartupError`` where it needs an upgrade."""
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # noqa: ASYNC240 - nobody waits
+        return None
+    found = await check_database(url)
+    if found.before is None:
+        return None
+    if not found.is_current:
+        raise DatabaseUnusable(f"{found.address} needs an upgrade first. Run setup_database.py, then try again.")
+    return Database(url)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
