@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ai_lab.errors import SourceDamaged
-from ai_lab.importer.json_stream import TOO_DEEP
+from ai_lab.importer.json_stream import TOO_DEEP, in_words
 from ai_lab.importer.openai_export import conversation
 from ai_lab.importer.records import Records, Source, message_record
 from ai_lab.importer.text_file import Watcher, encoding_of, ignore_bytes, not_text, open_source
@@ -90,6 +90,6 @@ def _value(line: bytes, origin: str, number: int, start: int) -> Any:
     except RecursionError:
         return SourceDamaged(TOO_DEEP, origin=origin, position={"line": number})
     except json.JSONDecodeError as error:
-        return SourceDamaged(error.msg, origin=origin, position={"line": number, "column": error.pos + 1})
+        return SourceDamaged(in_words(error.msg), origin=origin, position={"line": number, "column": error.pos + 1})
     except ValueError as error:  # a whole number of more digits than Python reads
         return SourceDamaged(str(error), origin=origin, position={"line": number})

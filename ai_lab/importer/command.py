@@ -91,11 +91,13 @@ def _what_stays(earlier: EarlierDatabase) -> list[str]:
     counts, notes = earlier.counts(), []
     if count := counts.get("api_keys"):
         notes.append(
-            f"{count} API keys need the key vault, which this version does not have yet. They stay in {earlier.path}: "
-            "keep that file and its encryption_key.key."
+            f"API keys: {count}. They need the key vault, which this version does not have yet, and stay in "
+            f"{earlier.path}: keep that file and its encryption_key.key."
         )
     if count := counts.get("performance_metrics"):
-        notes.append(f"{count} performance metrics have no place in this version yet. They stay in {earlier.path}.")
+        notes.append(
+            f"Performance metrics: {count}. They have no place in this version yet and stay in {earlier.path}."
+        )
     return notes
 
 

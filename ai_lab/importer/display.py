@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -9,11 +12,12 @@ from rich.table import Table
 from ai_lab.importer.report import COUNTS, FileReport, ImportReport
 
 _LINES_SHOWN = 50
+_WIDTH = 140  # where there is no terminal
 
 
 def print_report(report: ImportReport, console: Console | None = None) -> None:
     """Print what was done: a table, what was damaged or renamed, and the counts on one line."""
-    console = console or Console(soft_wrap=True)
+    console = console or Console(soft_wrap=True, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(_table(report))
     for heading, lines in (
         ("Could not be imported", [line for file in report.files for line in _damages(file)]),
@@ -32,8 +36,10 @@ def print_report(report: ImportReport, console: Console | None = None) -> None:
 
 def _table(report: ImportReport) -> Table:
     """Return one row per file in a rehearsal, which should say exactly what would come in; else one per kind."""
-    table = Table(title="What would be imported" if report.dry_run else "Imported", title_justify="left")
-    table.add_column("Source", overflow="fold")
+    table = Table(
+        title="What would be imported" if report.dry_run else "Imported", title_justify="left", box=SIMPLE_HEAD
+    )
+    table.add_column("Source", overflow="fold", min_width=18)
     for name in COUNTS:
         table.add_column(name, justify="right")
     groups: dict[str, list[FileReport]] = {}
@@ -50,8 +56,8 @@ def _summary(report: ImportReport) -> str:
         return f"Stopped: {report.stopped} So far: {counts}. Run the same command again to import the rest."
     if report.dry_run:
         return f"Nothing was changed. {report.database} would get: {counts}."
-    if not report.total("messages") and not report.total("states") and not report.total("damaged"):
-        return f"Nothing new: everything is in {report.database} already. {counts}."
+    if not any(report.total(name) for name in ("conversations", "messages", "states")):
+        return f"Nothing new came in; what was imported before is skipped: {counts}."
     return f"{report.database} got: {counts}."
 
 
@@ -67,7 +73,10 @@ def _damages(file: FileReport) -> list[str]:
 
 def _renamed(file: FileReport) -> list[str]:
     renamed = [session for session in file.sessions if "named_in_source" in session and session["added"]]
-    return [f"{session['named_in_source']} in {file.path} → {session['session_id']}" for session in renamed]
+    return [
+        f"{session['named_in_source']} ({session['holds']}) in {file.path} → {session['session_id']}"
+        for session in renamed
+    ]
 
 
 def _printable(text: str) -> str:

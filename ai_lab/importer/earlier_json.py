@@ -6,9 +6,11 @@ Read as a stream: a file may be larger than memory, and one that is damaged at i
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ai_lab.importer.cleaning import read_moment
 from ai_lab.importer.json_stream import JsonFile
 from ai_lab.importer.records import Record, Records, Source, describe, message_record, state_record
 from ai_lab.importer.text_file import Watcher
@@ -34,7 +36,7 @@ def conversation_file(path: Path, watcher: Watcher) -> list[Source]:
                 raise file.damaged_value(_SHAPES)
             file.end()
 
-    return [Source("messages", path.stem, str(path), read, header)]
+    return [Source("messages", path.stem, str(path), read, header, _written_at(path))]
 
 
 def states_file(path: Path, watcher: Watcher) -> list[Source]:
@@ -48,7 +50,7 @@ def states_file(path: Path, watcher: Watcher) -> list[Source]:
                 yield _record(file, item, state_record)
             file.end()
 
-    return [Source("states", path.stem, str(path), read)]
+    return [Source("states", path.stem, str(path), read, written_at=_written_at(path))]
 
 
 def _object(file: JsonFile, header: dict[str, Any]) -> Records:
@@ -72,6 +74,14 @@ def _object(file: JsonFile, header: dict[str, Any]) -> Records:
         yield _record(file, fields, message_record)
     else:
         raise file.damaged(_SHAPES, {"line": 1, "column": 1})
+
+
+def _written_at(path: Path) -> datetime | None:
+    """Return when the file was written: these files hold no other time for a state."""
+    try:
+        return read_moment(path.stat().st_mtime)
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def _record(file: JsonFile, item: Any, to_record: Callable[[dict[str, Any]], Record]) -> Record:

@@ -122,12 +122,12 @@ class JsonFile:
         """Decide whether the decoder failed at an error in the file or at the end of the window."""
         is_open_text = reason.startswith("Unterminated string")
         if not is_open_text and fault < len(self._window) - _LONGEST_TOKEN:
-            raise self.damaged(_in_words(reason), self._position_of(fault))
+            raise self.damaged(in_words(reason), self._position_of(fault))
         if self._grow():
             return
         if is_open_text or not self._window[fault:].strip():
             raise self._ended()
-        raise self.damaged(_in_words(reason), self._position_of(fault))
+        raise self.damaged(in_words(reason), self._position_of(fault))
 
     def _ended(self) -> SourceDamaged:
         position = self._position_of(len(self._window))
@@ -162,6 +162,6 @@ def _width(text: str) -> int:
     return min(4, max(1, (sys.getsizeof(text) - 40) // max(1, len(text))))
 
 
-def _in_words(reason: str) -> str:
+def in_words(reason: str) -> str:
     """Return the decoder's text in the style of ours."""
     return reason[:1].lower() + reason[1:]

@@ -51,7 +51,8 @@ Records = Generator[Record, None, None]
 class Source:
     """One conversation, or the states of one agent, as it can be read from a source, more than once.
 
-    ``header`` (see ``describe``) may only be filled once ``read`` has come to its end.
+    ``header`` (see ``describe``) may only be filled once ``read`` has come to its end. ``written_at`` stands in where
+    no record says when it was said.
     """
 
     holds: Holds
@@ -59,6 +60,7 @@ class Source:
     origin: str
     read: Callable[[], Records]
     header: dict[str, Any] = field(default_factory=dict)
+    written_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,14 @@ def _take_role(left: dict[str, Any], extra: dict[str, Any], clean: Cleaner) -> s
 
 def _take_moment(left: dict[str, Any], clean: Cleaner) -> datetime | None:
     for name in _TIMES:
-        if left.get(name) is not None:
-            before = len(clean.remarks)
-            moment = clean.moment(left[name])
-            if len(clean.remarks) == before:  # an unreadable one stays among the other fields
-                del left[name]
-            return moment
+        value = left.pop(name, None)
+        if value is None:
+            continue
+        before = len(clean.remarks)
+        moment = clean.moment(value)
+        if len(clean.remarks) > before:
+            left[name] = value  # what cannot be read stays among the other fields
+        return moment
     return None
 
 

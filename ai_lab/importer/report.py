@@ -41,6 +41,8 @@ class FileReport:
         self.skipped += not outcome.added
         self._name(source.holds, source.session_id, outcome)
         found = outcome.found
+        if not outcome.added:
+            return
         self.warnings += found.remark_count
         if len(self.remarks) < NAMED_PER_FILE:
             self.remarks += [f"{outcome.session_id}: {remark}" for remark in found.remarks]

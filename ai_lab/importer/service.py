@@ -91,7 +91,7 @@ class Importer:
         return outcome
 
     async def _write_rows(self, repository: ImportRepository, source: Source, found: Survey, place: Place) -> None:
-        last = found.last_moment or now()
+        last = found.last_moment
         skip = place.already_there or 0
         if place.already_there is None:
             values = _owner(source, found, place.session_id, last)
@@ -143,7 +143,7 @@ def _owner(source: Source, found: Survey, session_id: str, last: datetime) -> di
         "archived": header.get("archived", False),
         "local_only": header.get("local_only", False),
         "metadata": metadata or None,
-        "created_at": header.get("created_at") or found.first_moment or last,
+        "created_at": header.get("created_at") or found.first_moment,
     }
 
 

@@ -74,7 +74,9 @@ class ServiceErrors:
                 "Start it or correct its address."
             )
         if isinstance(error, httpx.TimeoutException):
-            return ProviderTimeout(f"{self._name} was silent for too long. Try again, or raise the time-out.")
+            return ProviderTimeout(
+                f"{self._name} was silent for too long. Try again, or raise AI_LAB_REQUEST_TIMEOUT_SECONDS."
+            )
         if streaming:
             return StreamBroken(f"The answer of {self._name} broke off: the connection was lost.")
         if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
@@ -185,7 +187,7 @@ def _connect_reason(error: BaseException) -> str:
         if isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         if isinstance(cause, socket.gaierror):
-            return "no machine has this name"
+            return "its name cannot be resolved"
         if isinstance(cause, ConnectionRefusedError):
             return "nothing listens there"
         if isinstance(cause, ssl.SSLError):

@@ -152,7 +152,8 @@ class Ollama:
             found = f"the server evaluated {evaluated} prompt tokens, all that its context holds"
         else:
             return []
-        return [f"{found}; the beginning of the conversation is lost to the model. Raise AI_LAB_CONTEXT_TOKENS."]
+        remedy = "Raise AI_LAB_CONTEXT_TOKENS if the model allows it, or shorten the conversation."
+        return [f"{found}; the beginning of the conversation is lost to the model. {remedy}"]
 
     async def _counts_cached_tokens(self, usage: Usage) -> bool:
         if usage.cached_tokens is not None:

@@ -25,7 +25,7 @@ from ai_lab.errors import (
     UnsupportedFeature,
 )
 from ai_lab.providers.ollama import Ollama
-from ai_lab.providers.types import ChatRequest, Chunk, Message, Usage
+from ai_lab.providers.types import ChatRequest, Chunk, Message, Provider, Usage
 from tests.fakes.http_server import Reply, json_reply
 from tests.fakes.ollama_server import CHAT, OllamaServer, last, line, piece, stream_reply
 
@@ -66,6 +66,11 @@ def sent(server: OllamaServer) -> Any:
 
 
 # -- whole answers ------------------------------------------------------------------------------------------------
+
+
+def test_it_fits_the_protocol() -> None:
+    _: type[Provider] = Ollama  # the type checker looks at the rest
+    assert Ollama.supports_tools
 
 
 async def test_answer_ends_with_one_chunk_that_carries_reason_usage_and_timings(
@@ -182,7 +187,8 @@ async def test_plain_json_and_forbidden_tools(server: OllamaServer, provider: Ol
     [
         ({"type": "image_url", "image_url": {"url": "http://127.0.0.1/secret.png"}}, UnsupportedFeature),
         ({"type": "image_url", "image_url": {"url": "/etc/passwd"}}, UnsupportedFeature),
-        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,/etc/pass wd"}}, InvalidRequest),
+        ({"type": "image_url", "image_url": {"url": "http://127.0.0.1/;base64,aGk="}}, UnsupportedFeature),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,aG k="}}, InvalidRequest),
         ({"type": "input_audio", "input_audio": {}}, UnsupportedFeature),
     ],
 )
@@ -424,6 +430,7 @@ async def test_check_waits_a_second_at_most(server: OllamaServer, provider: Olla
     assert good.reachable
     assert good.detail == "Ollama 0.33.2"
     assert not silent.reachable
+    assert "within 1 s" in silent.detail
 
 
 @pytest.mark.parametrize("form", ["{port}", "0.0.0.0:{port}", "localhost:{port}", '"127.0.0.1:{port}/"'])

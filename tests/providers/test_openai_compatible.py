@@ -26,7 +26,7 @@ from ai_lab.errors import (
     UnsupportedFeature,
 )
 from ai_lab.providers.openai_compatible import OpenAICompatible
-from ai_lab.providers.types import ChatRequest, Chunk, Message, Usage
+from ai_lab.providers.types import ChatRequest, Chunk, Message, Provider, Usage
 from tests.fakes.http_server import Reply, json_reply
 from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, event, stream_reply, text_reply
 
@@ -65,6 +65,11 @@ async def failure(provider: OpenAICompatible, request: ChatRequest = ASKED) -> L
 
 
 # -- whole answers ------------------------------------------------------------------------------------------------
+
+
+def test_it_fits_the_protocol() -> None:
+    _: type[Provider] = OpenAICompatible  # the type checker looks at the rest
+    assert OpenAICompatible.supports_tools
 
 
 async def test_answer_ends_with_one_chunk_that_carries_reason_usage_and_timings(
@@ -423,9 +428,16 @@ async def test_redirect_is_not_followed_and_said(server: OpenAIServer, provider:
 
 
 async def test_web_page_is_no_answer(server: OpenAIServer, provider: OpenAICompatible) -> None:
-    server.script(CHAT, Reply([b"<html>"], headers={"content-type": "text/html; charset=utf-8"}))
+    server.script(CHAT, Reply([b"<html>"], headers={"content-type": "text/html; charset=utf-8"}, ending="hang"))
 
     assert "web page" in (await failure(provider)).detail
+    await asyncio.wait_for(server.requests[0].disconnected.wait(), timeout=1)
+
+
+async def test_error_under_status_200_is_an_error(server: OpenAIServer, provider: OpenAICompatible) -> None:
+    server.script(CHAT, json_reply({"error": {"message": "gone", "code": "model_not_found"}}))
+
+    assert type(await failure(provider)) is ModelNotFound
 
 
 async def test_refused_connection_says_where_and_why() -> None:
@@ -445,7 +457,7 @@ async def test_refused_connection_says_where_and_why() -> None:
 
 async def test_unknown_host_is_unavailable() -> None:
     async with opened("http://no-such-host.invalid/v1") as provider:
-        assert "no machine has this name" in (await failure(provider)).detail
+        assert "its name cannot be resolved" in (await failure(provider)).detail
 
 
 async def test_failed_tls_is_unavailable() -> None:
@@ -517,4 +529,5 @@ async def test_check_spends_nothing_and_waits_a_second_at_most(
     checks = [await provider.check() for _ in range(4)]
 
     assert [check.reachable for check in checks] == [True, True, False, False]
+    assert "within 1 s" in checks[-1].detail
     assert {request.path for request in server.requests} == {"/v1/models"}
