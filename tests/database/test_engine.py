@@ -1,0 +1,105 @@
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from ai_lab.database import Database
+from ai_lab.database.setup import prepare_database
+from ai_lab.errors import DatabaseBusy, DatabaseUnavailable
+
+
+@pytest.fixture
+async def counter(database_url: str) -> AsyncIterator[Database]:
+    database = Database(make_url(database_url))
+    async with database.transaction() as db:
+        await db.execute(text("CREATE TABLE counter (value INTEGER)"))
+        await db.execute(text("INSERT INTO counter VALUES (0)"))
+    yield database
+    await database.close()
+
+
+async def read(database: Database) -> int:
+    async with database.reading() as db:
+        value: int = (await db.execute(text("SELECT value FROM counter"))).scalar_one()
+        return value
+
+
+async def test_no_update_is_lost_among_many_writers(counter: Database) -> None:
+    """SQLite's default transactions lost 375 of 400 such updates without an error."""
+
+    async def add() -> None:
+        for _ in range(25):
+            async with counter.transaction() as db:
+                if counter.is_sqlite:
+                    value = (await db.execute(text("SELECT value FROM counter"))).scalar_one()
+                    await db.execute(text("UPDATE counter SET value = :value"), {"value": value + 1})
+                else:
+                    await db.execute(text("UPDATE counter SET value = value + 1"))
+
+    await asyncio.gather(*(add() for _ in range(16)))
+    assert await read(counter) == 400
+
+
+async def test_an_error_inside_undoes_all_of_it(counter: Database) -> None:
+    async def fail() -> None:
+        async with counter.transaction() as db:
+            await db.execute(text("UPDATE counter SET value = 7"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    assert await read(counter) == 0
+
+
+async def test_cancelled_work_gives_its_connection_back(counter: Database) -> None:
+    async def hold() -> None:
+        async with counter.transaction() as db:
+            await db.execute(text("UPDATE counter SET value = 9"))
+            await asyncio.sleep(60)
+
+    tasks = [asyncio.create_task(hold()) for _ in range(10)]
+    await asyncio.sleep(0.1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert await read(counter) == 0
+    assert counter.connections_in_use() == 0
+
+
+async def test_a_reader_cannot_write_to_sqlite(tmp_path: Path) -> None:
+    url = make_url(f"sqlite+aiosqlite:///{tmp_path}/x.sqlite")
+    await prepare_database(url)
+    database = Database(url)
+    with pytest.raises((DBAPIError, DatabaseUnavailable)):
+        async with database.reading() as db:
+            await db.execute(text("DELETE FROM messages"))
+    await database.close()
+
+
+async def test_another_program_that_holds_the_lock_ends_in_an_answer_for_everybody(tmp_path: Path) -> None:
+    """Those who wait in the queue wait no longer than the one at its head."""
+    url = make_url(f"sqlite+aiosqlite:///{tmp_path}/x.sqlite")
+    await prepare_database(url)
+    database = Database(url)
+    other = sqlite3.connect(tmp_path / "x.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def write() -> str:
+        try:
+            async with database.transaction() as db:
+                await db.execute(text("DELETE FROM messages"))
+        except DatabaseBusy as error:
+            return f"try again in {error.retry_after_seconds:g} s"
+        return "done"
+
+    async with asyncio.timeout(9):
+        assert await asyncio.gather(*(write() for _ in range(5))) == ["try again in 5 s"] * 5
+    other.execute("ROLLBACK")
+    other.close()
+    assert await write() == "done"
+    await database.close()
