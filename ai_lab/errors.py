@@ -4,15 +4,17 @@ LabError                        500 internal_error
 ├── InvalidRequest              400 invalid_request
 │   ├── UnsupportedFeature      400 unsupported_feature
 │   ├── ContextOverflow         400 context_length_exceeded
-│   └── InvalidCursor           400 invalid_cursor
+│   ├── InvalidCursor           400 invalid_cursor
+│   └── RequestCancelled        499 request_cancelled
 ├── NotFound                    404 not_found
 │   ├── ConversationNotFound    404 conversation_not_found
 │   ├── AgentStateNotFound      404 agent_state_not_found
+│   ├── InvalidCursor           404 invalid_cursor
 │   └── ModelNotFound           404 model_not_found
 ├── Conflict                    409 conflict
 │   ├── ConversationExists      409 conversation_exists
+│   ├── IdempotencyKeyReused    409 idempotency_key_reused
 │   └── TurnInProgress          409 turn_in_progress
-├── IdempotencyKeyReused        422 idempotency_key_reused
 ├── ProviderError               502 provider_error
 │   ├── ProviderUnavailable     503 provider_unavailable
 │   ├── ProviderTimeout         504 provider_timeout
@@ -77,12 +79,6 @@ class ContextOverflow(InvalidRequest):
     code, title = "context_length_exceeded", "The message does not fit the model's context"
 
 
-class InvalidCursor(InvalidRequest):
-    """``after`` is not a cursor of this list."""
-
-    code, title = "invalid_cursor", "Invalid cursor"
-
-
 class NotFound(LabError):
     """What was asked for does not exist."""
 
@@ -99,6 +95,18 @@ class AgentStateNotFound(NotFound):
     """No state was ever saved for this session_id."""
 
     code, title = "agent_state_not_found", "Agent state not found"
+
+
+class InvalidCursor(NotFound):
+    """``after`` is no position of this list."""
+
+    code, title = "invalid_cursor", "Invalid cursor"
+
+
+class RequestCancelled(NotFound):
+    """Whoever asked has gone; nobody reads this but the log."""
+
+    status, code, title = 499, "request_cancelled", "The request was cancelled"
 
 
 class ModelNotFound(NotFound):
@@ -123,16 +131,16 @@ class ConversationExists(Conflict):
     code, title = "conversation_exists", "Conversation exists already"
 
 
+class IdempotencyKeyReused(Conflict):
+    """An Idempotency-Key came back with another body."""
+
+    code, title = "idempotency_key_reused", "Idempotency-Key was used for another request"
+
+
 class TurnInProgress(Conflict):
     """The same turn (same Idempotency-Key) is still being answered."""
 
     code, title = "turn_in_progress", "This turn is still being answered"
-
-
-class IdempotencyKeyReused(LabError):
-    """An Idempotency-Key came back with another body."""
-
-    status, code, title = 422, "idempotency_key_reused", "Idempotency-Key was used for another request"
 
 
 class ProviderError(LabError):

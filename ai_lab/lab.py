@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ai_lab.agents import Agents
-from ai_lab.chat import Chat
+from ai_lab.chat import Chat, Completions
 from ai_lab.clock import now
 from ai_lab.conversations import Conversations
 from ai_lab.database import Database, database_address, instances
@@ -38,6 +38,7 @@ class Lab:
     conversations: Conversations
     agents: Agents
     chat: Chat
+    completions: Completions
     health: Health
     started_at: datetime
 
@@ -69,6 +70,8 @@ class Lab:
             upkeep = asyncio.create_task(_keep_up(database, conversations, instance_id))
             closing.push_async_callback(_end, upkeep)
             closing.push_async_callback(chat.close)
+            completions = Completions()
+            closing.push_async_callback(completions.close)
             yield cls(
                 settings=settings,
                 database=database,
@@ -77,6 +80,7 @@ class Lab:
                 conversations=conversations,
                 agents=Agents(database),
                 chat=chat,
+                completions=completions,
                 health=Health(database, providers, settings.data_path()),
                 started_at=now(),
             )

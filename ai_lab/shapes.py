@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
 
 _JSON_NODES = 100_000
 _NO_NUL = r"^[^\x00]*$"
 
-#: Text that both databases can keep (Postgres has no NUL), of a length that still makes sense as one message.
-Text = Annotated[str, StringConstraints(max_length=2_000_000, pattern=_NO_NUL)]
+#: Text that both databases can keep: Postgres has no NUL. The limit on a request bounds its length.
+Text = Annotated[str, StringConstraints(pattern=_NO_NUL)]
 ShortText = Annotated[str, StringConstraints(max_length=255, pattern=_NO_NUL)]
 Title = Annotated[str, StringConstraints(max_length=500, pattern=_NO_NUL)]
 #: Chosen by the user or made by us; one path segment, so that it can stand in an address.
@@ -20,8 +20,30 @@ SessionId = Annotated[
 ]
 
 
+def _as_text(value: Any) -> Any:
+    """Refuse a bare number, which would be taken for seconds since 1970 or milliseconds, whichever looks likelier."""
+    if isinstance(value, int | float):
+        raise ValueError("must be text such as 2026-01-31T12:00:00Z")  # noqa: TRY004 - pydantic reports a ValueError
+    return value
+
+
+def _as_whole(value: Any) -> Any:
+    """Take 3.0 for 3, as JSON does, but neither true for 1 nor "3" for 3."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool | str):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - pydantic reports a ValueError
+    return value
+
+
+#: A whole number in the sense of JSON Schema.
+Whole = Annotated[int, BeforeValidator(_as_whole)]
+#: A moment with its zone.
+Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
+
+
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what one of the databases cannot keep inside JSON: NUL, lone surrogates, NaN and infinities."""
+    """Refuse what is no JSON though Python reads it: half characters (lone surrogates), NaN and infinities."""
     pending: list[Any] = [value]
     seen = 0
     while pending:
@@ -35,8 +57,8 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
             pending += item
         elif isinstance(item, float) and not math.isfinite(item):
             raise ValueError("must not contain NaN or Infinity")
-        elif isinstance(item, str) and ("\x00" in item or any("\ud800" <= sign <= "\udfff" for sign in item)):
-            raise ValueError("must not contain NUL or half characters")
+        elif isinstance(item, str) and any("\ud800" <= sign <= "\udfff" for sign in item):
+            raise ValueError("must not contain half characters (lone surrogates)")
     return value
 
 

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ai_lab.errors import LabError, ModelNotFound
 
@@ -101,6 +102,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     detail = str(error.detail)
     if error.status_code == 404:  # noqa: PLR2004 - HTTP's own number
         detail = f"There is no {request.url.path}. /docs lists what there is."
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # noqa: PLR2004 - HTTP's own number
+        headers["Allow"] = ", ".join(_methods_of(request))
+        detail = f"{request.method} is not offered here; {headers['Allow']} is."
     problem = Problem(
         title=str(error.detail),
         status=error.status_code,
@@ -108,7 +113,13 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
         code=_CODES.get(error.status_code, "invalid_request"),
         request_id=request.state.request_id,
     )
-    return _answer(request, problem, error.headers)
+    return _answer(request, problem, headers)
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods of this path; each of them is a route of its own, and Starlette names only the first one's."""
+    partly = (route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
+    return sorted({method for route in partly for method in getattr(route, "methods", None) or ()})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

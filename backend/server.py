@@ -55,7 +55,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, lab: Lab) -> None:
         super().__init__(config)
         self._lab = lab
-        self._closing: asyncio.Task[None] | None = None
+        self._closing: asyncio.Future[tuple[None, None]] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
             return
         self.should_exit = True
         # Streams end with an error event and their text saved; only then can uvicorn see all connections closed.
-        self._closing = asyncio.create_task(self._lab.chat.close())
+        self._closing = asyncio.gather(self._lab.chat.close(), self._lab.completions.close())
 
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:
@@ -179,7 +179,11 @@ def _who_listens(host: str, port: int) -> str:
 def _program_at(port: int) -> str:
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port and connection.pid:
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and getattr(connection.laddr, "port", None) == port
+                and connection.pid
+            ):
                 process = psutil.Process(connection.pid)
                 return f"{process.name()} (process {process.pid})"
     except psutil.Error:

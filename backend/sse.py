@@ -12,6 +12,20 @@ from starlette.types import Receive, Scope, Send
 
 HEARTBEAT_SECONDS = 10.0
 MEDIA_TYPE = "text/event-stream"
+#: How /openapi.json describes a stream: one event at a time.
+CONTENT = {
+    MEDIA_TYPE: {
+        "itemSchema": {
+            "type": "object",
+            "properties": {
+                "event": {"type": "string"},
+                "id": {"type": "string"},
+                "data": {"type": "string", "contentMediaType": "application/json"},
+            },
+            "required": ["data"],
+        }
+    }
+}
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 

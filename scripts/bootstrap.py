@@ -6,7 +6,6 @@ A stamp is written last: when it fits, a start does nothing but read it.
 
 from __future__ import annotations
 
-import ast
 import fcntl
 import hashlib
 import os
@@ -35,7 +34,9 @@ All settings are described in config_template.env."""
 #: What a tool's output says -> what to do about it; the first that fits.
 REMEDIES = {
     r"no space left|disk quota": "The disk is full: free about 1 GB and run this again.",
-    r"hash mismatch|hashes.* do not match": "A package is not the one that was locked: check the package mirror, or update AI Lab.",
+    r"hash mismatch|hashes.* do not match": (
+        "A package is not the one that was locked: check the package mirror, or update AI Lab."
+    ),
     r"no usable wheels|no wheels with a matching|no matching distribution": (
         "A package has no ready-made build for this system: use Linux with glibc 2.28 or newer, macOS or Windows."
     ),
@@ -198,7 +199,7 @@ def package_index_settings() -> dict[str, str]:
     for rank in ("global", "install", ":env:"):  # as pip weighs them: the last one counts
         for line in lines:
             if line and line[1] == rank and line[2] in PIP_SETTINGS:
-                found[PIP_SETTINGS[line[2]]] = " ".join(str(ast.literal_eval(line[3])).split())
+                found[PIP_SETTINGS[line[2]]] = line[3].strip("'\"")
     return {name: value for name, value in found.items() if name not in os.environ}
 
 

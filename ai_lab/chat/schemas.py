@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
-from ai_lab.shapes import SessionId, ShortText, Text
+from ai_lab.shapes import SessionId, ShortText, Text, Whole
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
@@ -16,16 +16,16 @@ class ChatOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0, le=10_000)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=0, lt=2**32)
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    temperature: float | None = Field(default=None, strict=True, ge=0, le=2)
+    top_p: float | None = Field(default=None, strict=True, gt=0, le=1)
+    top_k: Annotated[Whole, Field(ge=0, le=10_000)] | None = None
+    min_p: float | None = Field(default=None, strict=True, ge=0, le=1)
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] | None = None
+    max_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
     stop: StopText | list[StopText] | None = None
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    repeat_penalty: float | None = Field(default=None, ge=0, le=10)
+    presence_penalty: float | None = Field(default=None, strict=True, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, strict=True, ge=-2, le=2)
+    repeat_penalty: float | None = Field(default=None, strict=True, ge=0, le=10)
 
     def given(self) -> dict[str, Any]:
         """Return the options that were set; ``stop`` always as a list."""
@@ -45,9 +45,13 @@ class NewTurn(BaseModel):
     model: ShortText | None = Field(default=None, description="provider/model or a bare model name.")
     system: Text | None = Field(default=None, description="System message; kept in the conversation.")
     options: ChatOptions = Field(default_factory=ChatOptions)
-    stream: bool = False
-    use_cache: bool = Field(default=True, description="Accepted; this version has no cache and always asks the model.")
-    local_only: bool = Field(default=False, description="True: refuse any model outside this machine, now and later.")
+    stream: StrictBool = False
+    use_cache: StrictBool = Field(
+        default=True, description="Accepted; this version has no cache and always asks the model."
+    )
+    local_only: StrictBool = Field(
+        default=False, description="True: refuse any model outside this machine, now and later."
+    )
 
 
 class ContextReport(BaseModel):

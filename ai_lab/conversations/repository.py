@@ -55,6 +55,13 @@ class ConversationRepository:
             statement = statement.where(or_(columns.session_id.in_(found), in_title))
         return every(await self._db.execute(statement))
 
+    async def in_order_of_id(self, after: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return conversations after a session_id: an order in which none moves while it is read."""
+        statement = select(conversations).order_by(conversations.c.session_id).limit(limit)
+        if after is not None:
+            statement = statement.where(conversations.c.session_id > after)
+        return every(await self._db.execute(statement))
+
     async def matches(self, session_ids: Sequence[str], query: str) -> list[dict[str, Any]]:
         """Return the first few matching messages of each of these conversations, with a snippet."""
         if not session_ids:
@@ -92,6 +99,14 @@ class ConversationRepository:
         last: int = (await self._db.execute(statement)).scalar_one()
         return last - count + 1
 
+    async def take_next_sequence(self, session_id: str, *, title: str | None, at: datetime) -> int | None:
+        """Reserve one number of a conversation that exists; returns None if there is none."""
+        taken = {"last_sequence": conversations.c.last_sequence + 1, "updated_at": at}
+        taken["title"] = func.coalesce(conversations.c.title, title)
+        statement = update(conversations).where(conversations.c.session_id == session_id).values(taken)
+        number: int | None = (await self._db.execute(statement.returning(conversations.c.last_sequence))).scalar()
+        return number
+
     async def add(self, rows: list[dict[str, Any]]) -> None:
         """Insert messages, numbered by ``take_sequences``."""
         # Many rows at once are inserted with the columns of the first one: give all of them all columns.
@@ -100,6 +115,11 @@ class ConversationRepository:
     async def message(self, message_id: str) -> dict[str, Any] | None:
         """Return one message."""
         return first(await self._db.execute(select(messages).where(messages.c.message_id == message_id)))
+
+    async def has_any(self, message_ids: Sequence[str]) -> bool:
+        """Return whether one of these ids is taken."""
+        statement = select(messages.c.number).where(messages.c.message_id.in_(message_ids)).limit(1)
+        return (await self._db.execute(statement)).first() is not None
 
     async def message_by_idempotency_key(self, session_id: str, key: str) -> dict[str, Any] | None:
         """Return the message that was appended with this key."""

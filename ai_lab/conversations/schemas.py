@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
-from ai_lab.shapes import JsonObject, SessionId, Text, Title
+from ai_lab.shapes import JsonObject, Moment, SessionId, Text, Title
 
 Role = Literal["system", "user", "assistant", "tool"]
 Status = Literal["complete", "streaming", "incomplete", "interrupted", "failed"]
@@ -45,6 +45,7 @@ class Message(BaseModel):
     model: str | None = None
     provider: str | None = None
     finish_reason: str | None = None
+    reply_to: str | None = Field(default=None, description="Of an answer: the message_id of the question.")
     usage: dict[str, Any] | None = None
     timings: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
@@ -60,7 +61,7 @@ class NewMessage(BaseModel):
     role: Annotated[Role, BeforeValidator(known_role)]
     content: Text
     thought_process: Text | None = None
-    created_at: AwareDatetime | None = Field(default=None, description="When it was said; default: now.")
+    created_at: Moment | None = Field(default=None, description="When it was said; default: now.")
 
 
 class MessageMatch(BaseModel):
@@ -93,7 +94,7 @@ class NewConversation(BaseModel):
 
     session_id: SessionId | None = None
     title: Title | None = None
-    local_only: bool = Field(default=False, description="True: no model outside this machine may see it.")
+    local_only: StrictBool = Field(default=False, description="True: no model outside this machine may see it.")
     metadata: JsonObject | None = None
 
 
@@ -103,8 +104,8 @@ class ConversationChange(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     title: Title | None = None
-    archived: bool | None = None
-    local_only: bool | None = None
+    archived: StrictBool | None = None
+    local_only: StrictBool | None = None
     metadata: JsonObject | None = None
 
 

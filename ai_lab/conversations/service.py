@@ -101,6 +101,18 @@ class Conversations:
             data=page, has_more=has_more, after=last and cursor.encode(last.updated_at, last.session_id)
         )
 
+    async def every(self) -> AsyncIterator[Conversation]:
+        """Yield all conversations, archived or not, in batches; none is missed while others change."""
+        position = None
+        while True:
+            async with self._database.reading() as db:
+                rows = await ConversationRepository(db).in_order_of_id(position, _EXPORT_BATCH)
+            for row in rows:
+                yield _conversation(row)
+            if len(rows) < _EXPORT_BATCH:
+                return
+            position = rows[-1]["session_id"]
+
     async def change(self, session_id: str, change: ConversationChange) -> Conversation:
         """Rename, archive or mark a conversation. Raises ``ConversationNotFound``."""
         values = change.model_dump(exclude_unset=True)
@@ -122,8 +134,12 @@ class Conversations:
         *,
         idempotency_key: str | None = None,
         extra: dict[str, Any] | None = None,
+        must_exist: bool = False,
     ) -> Message:
-        """Append a message, creating the conversation if there is none; it is safe on disk when this returns."""
+        """Append a message; it is safe on disk when this returns.
+
+        A conversation that does not exist is created, or with ``must_exist`` raises ``ConversationNotFound``.
+        """
         moment = now()
         row = _new_row(session_id, new.role, new.content, moment, idempotency_key=idempotency_key)
         row |= {"thought_process": new.thought_process, "created_at": new.created_at or moment, "extra": extra}
@@ -134,7 +150,12 @@ class Conversations:
                     raise _reused()
                 return message_of(known)
             title = title_of(new.content) if new.role == "user" else None
-            row["sequence"] = await repository.take_sequences(session_id, 1, title=title, at=moment)
+            if not must_exist:
+                row["sequence"] = await repository.take_sequences(session_id, 1, title=title, at=moment)
+            elif number := await repository.take_next_sequence(session_id, title=title, at=moment):
+                row["sequence"] = number
+            else:
+                raise _not_found(session_id)
             await repository.add([row])
         return Message.model_validate(row)
 
@@ -269,7 +290,8 @@ def title_of(content: str) -> str | None:
 
 def _not_found(session_id: str) -> ConversationNotFound:
     return ConversationNotFound(
-        f"There is no conversation {session_id!r}. GET /conversations lists them.", param="session_id"
+        f"There is no conversation {session_id!r}. GET /conversations lists them, POST /conversations starts one.",
+        param="session_id",
     )
 
 

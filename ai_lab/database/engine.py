@@ -137,6 +137,8 @@ def _sqlite_engine(url: URL, *, writes: bool, pooled: bool) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:
+        if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            return  # a checkpoint cannot run inside a transaction
         wait_ms = connection.info.get("wait_ms")
         if wait_ms != connection.info.get("set_wait_ms"):
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {wait_ms:.0f}")

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
-from sqlalchemy.types import TypeEngine
 
 from ai_lab.clock import as_utc
 
@@ -36,20 +35,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else as_utc(value)
 
 
-class Json(TypeDecorator[Any]):
-    """JSON on SQLite, JSONB on Postgres, whose types are loaded only where they are used."""
-
-    impl = JSON(none_as_null=True)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """Return the type of this database."""
-        if dialect.name != "postgresql":
-            return dialect.type_descriptor(JSON(none_as_null=True))
-        from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415 - a tenth of a second of imports
-
-        return dialect.type_descriptor(JSONB(none_as_null=True))
-
+#: JSON as it was written. Not JSONB on Postgres: that refuses NUL inside of texts, and nothing here looks inside.
+Json = JSON(none_as_null=True)
 
 #: SQLite numbers rows by itself only where the key is declared INTEGER.
 RowNumber = BigInteger().with_variant(Integer, "sqlite")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ai_lab.errors import SourceDamaged
 from ai_lab.importer.json_stream import TOO_DEEP, in_words
@@ -64,22 +64,25 @@ def _lines(path: Path, watcher: Watcher) -> Iterator[tuple[int, Any]]:
         start, number = mark_length, 0
         while line := file.readline(_LINE_LIMIT_BYTES):
             number += 1
-            size = len(line)
-            value: Any
-            if size == _LINE_LIMIT_BYTES and not line.endswith(b"\n"):
-                while (more := file.readline(_LINE_LIMIT_BYTES)) and not more.endswith(b"\n"):
-                    size += len(more)
-                size += len(more)
-                reason = f"the line is longer than {_LINE_LIMIT_BYTES >> 20} MB"
-                value = SourceDamaged(reason, origin=str(path), position={"line": number})
-            elif line.isspace():
-                value = None
-            else:
-                value = _value(line, str(path), number, start)
+            is_cut = len(line) == _LINE_LIMIT_BYTES and not line.endswith(b"\n")
+            size = len(line) + (_skip_line(file) if is_cut else 0)
             watcher(size)
-            if not line.isspace():
-                yield number, value
+            if is_cut:
+                reason = f"the line is longer than {_LINE_LIMIT_BYTES >> 20} MB"
+                yield number, SourceDamaged(reason, origin=str(path), position={"line": number})
+            elif not line.isspace():
+                yield number, _value(line, str(path), number, start)
             start += size
+
+
+def _skip_line(file: BinaryIO) -> int:
+    """Read to the end of the line and return how many bytes that were."""
+    size = 0
+    while more := file.readline(_LINE_LIMIT_BYTES):
+        size += len(more)
+        if more.endswith(b"\n"):
+            break
+    return size
 
 
 def _value(line: bytes, origin: str, number: int, start: int) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +17,8 @@ from ai_lab.shapes import SessionId
 
 #: Deeper values are refused: they would take the stack of every program that reads them later.
 DEPTH_LIMIT = 100
+#: The memory that one text may need.
+TEXT_LIMIT_BYTES = 16 * 1024 * 1024
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NOT_IN_SESSION_ID = re.compile(r"[/\\\x00-\x1f\x7f]")
 _SESSION_ID = TypeAdapter(SessionId)
@@ -31,7 +34,13 @@ class Cleaner:
         self.remarks: list[str] = []
 
     def text(self, value: str) -> str:
-        """Return the text without what Postgres or UTF-8 cannot hold."""
+        """Return the text without what Postgres or UTF-8 cannot hold.
+
+        Raises:
+            ValueError: it is so long that writing it and its search index would take too much memory.
+        """
+        if sys.getsizeof(value) > TEXT_LIMIT_BYTES:
+            raise ValueError(f"a text of more than {TEXT_LIMIT_BYTES >> 20} MB")
         cleaned, count = _UNSTORABLE.subn("\ufffd", value)
         if count:
             self.remarks.append(f"{count} characters that cannot be stored (NUL, half surrogates) became U+FFFD")

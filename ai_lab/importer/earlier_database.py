@@ -126,7 +126,7 @@ class EarlierDatabase:
             try:
                 for fields in self._rows(table, session):
                     yield message_record(fields) if holds == "messages" else state_record(fields)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, ValueError) as error:
                 raise SourceDamaged(str(error), origin=origin) from error
 
         return Source(holds, name, origin, read)

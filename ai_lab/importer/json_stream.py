@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ai_lab.errors import SourceDamaged
+from ai_lab.importer.cleaning import DEPTH_LIMIT
 from ai_lab.importer.text_file import TextFile, Watcher, ignore_bytes
 
 #: The memory that the text of one value (a message; in a ChatGPT export a conversation) may need.
@@ -23,13 +24,14 @@ _WINDOW_BYTES = 256 * 1024
 _DECODER = json.JSONDecoder(strict=False)  # a raw tab or line break within a text is no reason to lose it
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_TOKEN = 32  # an error this close to the window's end may only mean that the rest is not there yet
-TOO_DEEP = "nested too deep"
+TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
 
 
 class JsonFile:
     """One JSON file, walked from its start to its end."""
 
-    def __init__(self, path: Path, watcher: Watcher = ignore_bytes) -> None:
+    def __init__(self, path: Path, watcher: Watcher = ignore_bytes, window_bytes: int = _WINDOW_BYTES) -> None:
+        self._window_bytes = window_bytes
         self._origin = str(path)
         self._text = TextFile(path, watcher)
         self._window = ""
@@ -140,7 +142,8 @@ class JsonFile:
         if self._is_whole:
             return False
         rest, start = self._window[self._at :], self._position_of(self._at)
-        more = self._text.read(max(_WINDOW_BYTES, len(rest)))
+        room = max(1, VALUE_LIMIT_BYTES // _width(rest) - len(rest))
+        more = self._text.read(min(room, max(self._window_bytes, len(rest))))
         if not more:
             self._is_whole = True
             return False

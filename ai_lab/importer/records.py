@@ -27,6 +27,7 @@ _ASSIGNED_ANEW = ("message_id", "state_id", "session_id", "sequence", "updated_a
 _OWN_TEXTS = {"model": 255, "provider": 64, "finish_reason": 32}
 _OWN_OBJECTS = ("usage", "timings", "error")
 _STATUS_LENGTH = 255
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +39,14 @@ class Record:
     remarks: tuple[str, ...] = ()
 
     def digest(self) -> bytes:
-        """Return SHA-256 over what the record says."""
-        said = [self.values, self.moment and self.moment.isoformat()]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+        """Return SHA-256 over what the record says; piece by piece, because a text may be large."""
+        said = hashlib.sha256(str(self.moment and self.moment.isoformat()).encode())
+        for name, value in sorted(self.values.items()):
+            is_text = isinstance(value, str)
+            said.update(json.dumps([name, len(value) if is_text else value], sort_keys=True).encode())
+            for start in range(0, len(value) if is_text else 0, _PIECE):
+                said.update(value[start : start + _PIECE].encode())
+        return said.digest()
 
 
 #: Read once; close it when leaving early.
@@ -88,10 +94,12 @@ def message_record(fields: dict[str, Any]) -> Record:
     _take_texts(left, values, ("model",) if not is_own else tuple(_OWN_TEXTS), clean)
     if is_own:
         values["status"] = status if (status := left.pop("status", None)) in _STATUSES else "interrupted"
-        values |= {name: clean.json(left.pop(name, None)) for name in _OWN_OBJECTS if isinstance(left.get(name), dict)}
+        for name in _OWN_OBJECTS:
+            if isinstance(left.get(name), dict | None):
+                values[name] = clean.json(left.pop(name, None))
         _drop_assigned(left)
-        if isinstance(left.get("extra"), dict):
-            extra = clean.json(left.pop("extra")) | extra
+        if isinstance(left.get("extra"), dict | None):
+            extra = clean.json(left.pop("extra", None) or {}) | extra
     extra |= clean.json(left)
     values["extra"] = extra or None
     return Record(values, moment, tuple(clean.remarks))

@@ -32,6 +32,7 @@ from ai_lab.providers.seats import Seats
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Message, ModelInfo
 
 _OVERHEAD_BYTES = 150_000_000  # the library, the vocabulary and buffers
+_CLOSED = "The embedded engine was closed with its lab. Open a new one."
 _DEATH_SECONDS = 1.0  # a connection breaks a moment before its process is seen to be gone
 
 
@@ -192,6 +193,8 @@ class Embedded:
         try:
             yield client, load_ms
         except (StreamBroken, ProviderUnavailable) as error:
+            if self._closed:
+                raise EngineError(_CLOSED) from error
             if how := await client.engine.death(within_seconds=_DEATH_SECONDS):
                 raise EngineCrashed(
                     f"The engine died while answering ({how}); the next request starts it again."
@@ -205,12 +208,15 @@ class Embedded:
 
     async def _start_once(self, file: ModelFile) -> EngineClient:
         """Return the one engine that all who wait for it share; it goes on starting if one of them gives up."""
-        if self._closed:
-            raise EngineError("The embedded engine was closed with its lab. Open a new one.")
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._start(file), name=f"start of engine for {file.name}")
-            self._starting.add_done_callback(self._started)
-        return await asyncio.shield(self._starting)
+        starting = self._starting
+        if starting is None and not self._closed:
+            starting = self._starting = asyncio.create_task(self._start(file), name=f"start of engine for {file.name}")
+            starting.add_done_callback(self._started)
+        if starting:
+            await asyncio.wait([starting])
+        if starting is None or starting.cancelled():
+            raise EngineError(_CLOSED)
+        return starting.result()
 
     def _started(self, task: asyncio.Task[Any]) -> None:
         self._starting = None

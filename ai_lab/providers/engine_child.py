@@ -23,6 +23,9 @@ _OOM_SCORE = "600"
 #: Prompt tokens between two looks at whether the client is still there; a GPU is far quicker at larger pieces.
 _BATCH_TOKENS, _BATCH_TOKENS_GPU = 128, 512
 _LOG_WARNINGS = 2
+_MADV_DONTNEED = 4
+_PIECE_BYTES = 1_048_576
+_LARGE_BYTES = 64 * _PIECE_BYTES
 
 
 def main() -> None:
@@ -38,6 +41,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE, encoding="ascii")
     try:
         server = _load(config)
+        _give_back_zeros()
         report = {"ready": server.listening_address}
     except ImportError as error:
         report = {"error": str(error), "kind": "import"}
@@ -104,6 +108,7 @@ def _load(config: dict[str, Any]) -> Any:
     params.fit_params = gpu and config["gpu_layers"] < 0  # tries out what fits; on a CPU alone it only takes time
     params.cache_ram_mib = 0  # else prompts that left their slot are kept, up to 8 GB
     params.cache_idle_slots = False
+    params.n_ctx_checkpoints = 2  # of models with sliding windows, per slot; else up to 32, each as large as a window
     params.ctx_shift = False  # an answer ends at the end of the context instead of forgetting its beginning
     params.use_jinja = True  # the model's own chat template, and tools
     params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK  # apart from the text
@@ -112,6 +117,25 @@ def _load(config: dict[str, Any]) -> Any:
     params.offline = True
     params.verbosity = _LOG_WARNINGS  # no prompt gets into the log
     return xllamacpp.Server(params)
+
+
+def _give_back_zeros() -> None:
+    """Return memory that holds only zeros to the kernel, which gives it back as zeros when it is written.
+
+    llama.cpp clears the whole cache at the start, and with that all of it takes memory, though a conversation seldom
+    fills its context. Nothing computes yet: the server does not know our address.
+    """
+    if sys.platform != "linux":
+        return
+    libc, zeros = ctypes.CDLL(None), bytes(_PIECE_BYTES)
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        span, access, _offset, _device, inode, *name = line.split()
+        start, end = (int(address, 16) for address in span.split("-"))
+        if access != "rw-p" or inode != "0" or name or end - start < _LARGE_BYTES:
+            continue  # a file, a stack, or too small to matter
+        for address in range(start, end - _PIECE_BYTES + 1, _PIECE_BYTES):
+            if libc.memcmp(ctypes.c_void_p(address), zeros, ctypes.c_size_t(_PIECE_BYTES)) == 0:
+                libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(_PIECE_BYTES), _MADV_DONTNEED)
 
 
 if __name__ == "__main__":

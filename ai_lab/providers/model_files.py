@@ -67,8 +67,15 @@ def _files(folder: Path, *, depth: int = 1) -> Iterator[ModelFile]:
         if entry.name.lower().endswith(".gguf") and (file := _model_file(Path(entry.path))):
             yield file
     for entry in entries:
-        if depth and entry.is_dir():
+        if depth and _is_folder(entry):
             yield from _files(Path(entry.path), depth=depth - 1)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link into a folder that may not be read
+        return False
 
 
 def _model_file(path: Path) -> ModelFile | None:
@@ -77,13 +84,14 @@ def _model_file(path: Path) -> ModelFile | None:
     if "mmproj" in path.stem.lower() or (part and int(part[1]) != 1):
         return None
     try:
+        path.stem.encode()
         stat = path.stat()
         if not path.is_file():
             return None
         size = stat.st_size
         if part:
             size = sum(other.stat().st_size for other in _parts(path, int(part[2])) if other.exists())
-    except OSError:  # gone, or a broken link
+    except (OSError, UnicodeError):  # gone, a broken link, or a name that no request can spell
         return None
     return ModelFile(path.stem, path, size, datetime.fromtimestamp(stat.st_mtime, UTC))
 

@@ -1,5 +1,14 @@
 """One file per capability; this list is what the server offers."""
 
-from backend.routes import agents, chat, conversations, health, openai, root
+from backend.routes import agents, chat, conversations, earlier, health, openai, root, transfer
 
-ROUTERS = (root.router, health.router, chat.router, conversations.router, agents.router, openai.router)
+ROUTERS = (
+    root.router,
+    health.router,
+    chat.router,
+    transfer.router,
+    conversations.router,
+    earlier.router,
+    agents.router,
+    openai.router,
+)

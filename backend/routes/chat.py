@@ -12,14 +12,14 @@ from ai_lab.chat import Answer, Delta, NewTurn, Turn
 from ai_lab.errors import LabError
 from backend.deps import IdempotencyKey, LabDep
 from backend.errors import problem_of
-from backend.sse import MEDIA_TYPE, EventStream, cancel_when_gone, event
+from backend.sse import CONTENT, EventStream, cancel_when_gone, event
 
 router = APIRouter(tags=["chat"])
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer, or with `stream: true` events: `message.delta` (a piece and its number), "
         "then `message.done` (the whole answer) or `error` (problem details).",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+        "content": CONTENT,
     }
 }
 

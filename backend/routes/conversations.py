@@ -64,5 +64,5 @@ async def list_messages(session_id: SessionPath, lab: LabDep, limit: Limit = 20,
 async def append_message(
     session_id: SessionPath, new: NewMessage, lab: LabDep, idempotency_key: IdempotencyKey = None
 ) -> Message:
-    """Append a message without asking a model; a conversation that does not exist is started."""
-    return await lab.conversations.append(session_id, new, idempotency_key=idempotency_key)
+    """Append a message without asking a model."""
+    return await lab.conversations.append(session_id, new, idempotency_key=idempotency_key, must_exist=True)

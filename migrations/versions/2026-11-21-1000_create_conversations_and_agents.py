@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
-JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+JSON = sa.JSON(none_as_null=True)
 MOMENT = sa.DateTime(timezone=True)
 
 # The index holds finished messages only: an answer that grows would be indexed anew at every flush. An external-content
@@ -38,7 +37,8 @@ SQLITE_SEARCH = (
     END
     """,
     """
-    CREATE TRIGGER message_search_update AFTER UPDATE OF content, status ON messages WHEN old.status <> 'streaming' BEGIN
+    CREATE TRIGGER message_search_update AFTER UPDATE OF content, status ON messages
+    WHEN old.status <> 'streaming' BEGIN
         INSERT INTO message_search(message_search, rowid, content) VALUES ('delete', old.number, old.content);
         INSERT INTO message_search(rowid, content) VALUES (new.number, new.content);
     END

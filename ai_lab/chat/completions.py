@@ -1,0 +1,173 @@
+"""Answers that are given and forgotten: no conversation, nothing saved, the messages taken as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from ai_lab.errors import (
+    LabError,
+    RequestCancelled,
+    ServerStopping,
+    StreamBroken,
+    UnsupportedFeature,
+)
+from ai_lab.providers import ChatRequest, Chunk, ResolvedModel, Usage
+from ai_lab.providers.types import FinishReason
+
+_STOP_SECONDS = 5.0
+_REMEDY = "Leave it out, or choose a model that can: one of the embedded engine, Ollama or an OpenAI-compatible server."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Completed:
+    """A whole answer; ``tool_calls`` have OpenAI's shape."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class Completion:
+    """One answer in the making, in a task of its own so that it can be ended at any moment. Read it once."""
+
+    def __init__(self, model: ResolvedModel, request: ChatRequest) -> None:
+        self.model = model
+        self._pending: deque[Chunk] = deque()
+        self._grown = asyncio.Event()
+        self._ended_by: LabError | None = None
+        self.task = asyncio.create_task(self._generate(request))
+        self.task.add_done_callback(self._ended)
+
+    async def begin(self, within_seconds: float) -> None:
+        """Wait for the first piece, at most so long. Raises what went wrong if that happens first."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self._grown.wait()
+        if self.task.done() and not self._pending:
+            self._raise_error()
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """Yield the pieces as they come; the last has the ``finish_reason``. Raises what went wrong."""
+        while True:
+            while self._pending:
+                yield self._pending.popleft()
+            if self.task.done():
+                self._raise_error()
+                return
+            self._grown.clear()
+            await self._grown.wait()
+
+    async def result(self) -> Completed:
+        """Return the whole answer. Raises what went wrong."""
+        whole = Completed()
+        text, reasoning = [], []
+        calls: dict[int, dict[str, Any]] = {}
+        async for chunk in self.chunks():
+            text.append(chunk.text)
+            reasoning.append(chunk.reasoning)
+            for part in chunk.tool_calls or []:
+                _add_to_call(calls, part)
+            if chunk.finish_reason:
+                whole.finish_reason, whole.usage = chunk.finish_reason, chunk.usage
+                whole.warnings = chunk.warnings
+        whole.text, whole.reasoning = "".join(text), "".join(reasoning)
+        whole.tool_calls = [calls[index] for index in sorted(calls)]
+        return whole
+
+    def cancel(self, reason: LabError | None = None) -> None:
+        """Stop the model; whoever still reads gets ``reason`` after the pieces that had come."""
+        if not self.task.done() and self._ended_by is None:
+            self._ended_by = reason or RequestCancelled("The client left before the answer was complete.")
+            self.task.cancel()
+
+    async def _generate(self, request: ChatRequest) -> None:
+        finished = False
+        async with aclosing(self.model.stream(request)) as stream:
+            async for chunk in stream:
+                self._pending.append(chunk)
+                self._grown.set()
+                finished = finished or chunk.finish_reason is not None
+        if not finished:
+            raise StreamBroken("The model's answer ended without its end marker.")
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._grown.set()
+        if not task.cancelled():
+            task.exception()  # marked as seen: nobody reads the answer of a client that left
+
+    def _raise_error(self) -> None:
+        if self.task.cancelled():
+            raise self._ended_by or ServerStopping()
+        error = self.task.exception()
+        if isinstance(error, LabError):
+            raise error
+        if error is not None:
+            logger.error("an answer of %s failed", self.model.full_name, exc_info=error)
+            raise LabError("Something unexpected went wrong while the model answered. The log has the details.")
+
+
+class Completions:
+    """Makes stateless answers and ends those that still run when the lab closes."""
+
+    def __init__(self) -> None:
+        self._running: set[Completion] = set()
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """Return how many answers are in the making."""
+        return len(self._running)
+
+    def start(self, model: ResolvedModel, request: ChatRequest) -> Completion:
+        """Begin to answer.
+
+        Raises:
+            UnsupportedFeature: the model's provider cannot do what the request needs.
+            ServerStopping: no answer is begun any more.
+        """
+        if self._stopping:
+            raise _stopping()
+        if request.tools and not model.provider.supports_tools:
+            raise UnsupportedFeature(f"{model.full_name} cannot call tools. {_REMEDY}", param="tools")
+        if request.response_format is not None and not model.provider.supports_response_format:
+            raise UnsupportedFeature(
+                f"{model.full_name} cannot be held to a response_format. {_REMEDY}", param="response_format"
+            )
+        completion = Completion(model, request)
+        self._running.add(completion)
+        completion.task.add_done_callback(lambda _: self._running.discard(completion))
+        return completion
+
+    async def close(self) -> None:
+        """End every running answer; who reads it learns that the server is stopping."""
+        self._stopping = True
+        for completion in self._running:
+            completion.cancel(_stopping())
+        if self._running:
+            await asyncio.wait({completion.task for completion in self._running}, timeout=_STOP_SECONDS)
+
+
+def _stopping() -> ServerStopping:
+    return ServerStopping("The server is stopping. Ask again in a moment.", retry_after_seconds=5)
+
+
+def _add_to_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
+    """Put a piece of a tool call to what came of that call before; its arguments arrive in pieces."""
+    call = calls.setdefault(
+        part.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    )
+    function = part.get("function") or {}
+    call["id"] = part.get("id") or call["id"]
+    call["function"]["name"] += function.get("name") or ""
+    call["function"]["arguments"] += function.get("arguments") or ""

@@ -1,0 +1,321 @@
+"""What OpenAI's clients send to ``/v1`` and what they read, as far as AI Lab takes part in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from ai_lab.chat.schemas import ChatOptions
+from ai_lab.shapes import JsonObject, ShortText, Text
+
+#: JSON schemas of tools and answers become grammars by recursion, in whatever engine.
+_MAX_DEPTH = 64
+_MAX_MESSAGES = 10_000
+_MAX_TOOLS = 128
+_MAX_INPUTS = 2048
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    if level:
+        raise ValueError(f"must have at most {_MAX_DEPTH} levels")
+    return value
+
+
+ShallowObject = Annotated[JsonObject, AfterValidator(_shallow)]
+Name = Annotated[ShortText, StringConstraints(min_length=1)]
+
+#: For fields of an answer that are there only if they say something.
+_LEFT_OUT = Field(exclude_if=lambda value: value is None)
+
+
+class _Lenient(BaseModel):
+    """Clients send back what they were sent, with fields of their own; what is not known is left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class TextPart(_Lenient):
+    """Text."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class RefusalPart(_Lenient):
+    """What an assistant said instead of an answer."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+class ImageAddress(_Lenient):
+    """An image: an address, or the image itself as ``data:image/…;base64,…``."""
+
+    url: Annotated[str, StringConstraints(min_length=1)]
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+
+class ImagePart(_Lenient):
+    """An image."""
+
+    type: Literal["image_url"]
+    image_url: ImageAddress
+
+
+class OtherPart(_Lenient):
+    """Audio and files, which no model here takes; the answer is 400 ``unsupported_feature``."""
+
+    type: Literal["input_audio", "file"]
+
+
+Part = Annotated[TextPart | RefusalPart | ImagePart | OtherPart, Field(discriminator="type")]
+
+
+class CalledFunction(_Lenient):
+    """Which function to call, and its arguments as JSON text."""
+
+    name: Name
+    arguments: Text
+
+
+class ToolCall(_Lenient):
+    """A call that the model asked for."""
+
+    id: ShortText
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class PromptMessage(_Lenient):
+    """A message of the prompt."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | list[Part] | None = None
+    name: ShortText | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: ShortText | None = None
+
+
+class FunctionShape(BaseModel):
+    """A function that the model may ask to be called; ``parameters`` is a JSON schema."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: Name
+    description: Text | None = None
+    parameters: ShallowObject | None = None
+    strict: bool | None = None
+
+
+class Tool(_Lenient):
+    """A tool; functions are the one kind there is."""
+
+    type: Literal["function"]
+    function: FunctionShape
+
+
+class ChosenFunction(_Lenient):
+    """The name of a function."""
+
+    name: Name
+
+
+class ChosenTool(_Lenient):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class NamedSchema(_Lenient):
+    """A JSON schema and what it is called."""
+
+    name: Name
+    description: Text | None = None
+    schema_: ShallowObject = Field(alias="schema")
+    strict: bool | None = None
+
+
+class TextFormat(_Lenient):
+    """Any text."""
+
+    type: Literal["text"]
+
+
+class JsonFormat(_Lenient):
+    """Some JSON object."""
+
+    type: Literal["json_object"]
+
+
+class SchemaFormat(_Lenient):
+    """JSON that follows a schema."""
+
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class StreamOptions(_Lenient):
+    """``include_usage``: a last chunk tells the tokens."""
+
+    include_usage: bool | None = None
+
+
+class CompletionRequest(ChatOptions):
+    """A chat without memory. What is not named here is ignored; the answer's ``warnings`` say so."""
+
+    messages: list[PromptMessage] = Field(min_length=1, max_length=_MAX_MESSAGES)
+    model: ShortText | None = Field(default=None, description="provider/model or a bare name. Left out: the default.")
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="As max_tokens; wins.")
+    n: int | None = Field(default=None, ge=1, le=128, description="Only 1.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=_MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    response_format: ResponseFormat | None = None
+
+
+class Model(BaseModel):
+    """A model that ``POST /v1/chat/completions`` takes."""
+
+    id: str = Field(description="provider/model")
+    object: Literal["model"] = "model"
+    created: int = Field(description="When its file changed last, in Unix seconds; 0 where that is not known.")
+    owned_by: str = Field(description="The provider.")
+    stale: bool = Field(description="The provider does not answer now; this is from its last list.")
+    context_tokens: int | None = Field(description="Tokens that prompt and answer may have together; null: unknown.")
+
+
+class ModelList(BaseModel):
+    """All models of all providers."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class AskedFunction(BaseModel):
+    """A function that the model wants called, and the arguments as the JSON text that it wrote."""
+
+    name: str
+    arguments: str
+
+
+class AskedCall(BaseModel):
+    """A call that the model asks for."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: AskedFunction
+
+
+class AnswerMessage(BaseModel):
+    """What the model said."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    reasoning_content: Annotated[str | None, _LEFT_OUT] = Field(default=None, description="What it thought before.")
+    tool_calls: Annotated[list[AskedCall] | None, _LEFT_OUT] = None
+
+
+class Choice(BaseModel):
+    """The one answer."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+    logprobs: None = None
+
+
+class PromptDetails(BaseModel):
+    """Of the prompt's tokens, those whose work was kept from before."""
+
+    cached_tokens: int
+
+
+class AnswerDetails(BaseModel):
+    """Of the answer's tokens, those spent on thinking."""
+
+    reasoning_tokens: int
+
+
+class TokenUsage(BaseModel):
+    """Tokens as counted by the model's server; details only as far as it tells them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: Annotated[PromptDetails | None, _LEFT_OUT] = None
+    completion_tokens_details: Annotated[AnswerDetails | None, _LEFT_OUT] = None
+
+
+class ChatCompletion(BaseModel):
+    """A whole answer."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str = Field(description="provider/model")
+    choices: list[Choice]
+    usage: TokenUsage | None = Field(description="null where the model's server does not tell.")
+    warnings: Annotated[list[str] | None, _LEFT_OUT] = Field(
+        default=None, description="What of the request was ignored."
+    )
+
+
+def _no_tokens(value: Any) -> Any:
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        raise ValueError("must be a text or a list of texts; token numbers are not taken, send the text they stand for")
+    return value
+
+
+EmbeddingText = Annotated[Text, StringConstraints(min_length=1)]
+EmbeddingInput = Annotated[
+    EmbeddingText | Annotated[list[EmbeddingText], Field(min_length=1, max_length=_MAX_INPUTS)],
+    BeforeValidator(_no_tokens),
+]
+
+
+class EmbeddingRequest(_Lenient):
+    """Texts to turn into vectors."""
+
+    model: Name
+    input: EmbeddingInput
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(default=None, ge=1, le=65_536, description="Not supported: leave it out.")
+
+
+class Embedding(BaseModel):
+    """The vector of one text: numbers, or 32-bit floats, lowest byte first, as base64."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    """Tokens as counted by the model's server."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(BaseModel):
+    """One vector per text, in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage | None = Field(default=None, description="null: providers do not tell it yet.")
