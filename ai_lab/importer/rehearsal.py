@@ -47,12 +47,11 @@ class Rehearsal:
             yield ImportRepository(db)
 
     def _note(self, source: Source, place: Place) -> None:
-        with closing(source.read()) as records:
+        with closing(source.read()) as records, self._notes:
             self._notes.executemany(
                 "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?)",
                 ((source.holds, place.session_id, number, record.digest()) for number, record in enumerate(records, 1)),
             )
-        self._notes.commit()
 
 
 def _has_digest(digest: bytes, record: Record) -> bool:

@@ -1,0 +1,89 @@
+"""Every command of the README is run, as it stands there but for the port, against a real server."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ai_lab.settings import Settings, setting_names
+from tests.server import ROOT, ServerProcess, environment, working_folder
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+#: These set up or test a whole installation; tests/setup runs the program behind them.
+INSTALLERS = ("./start.sh\n", "./test.sh\n")
+BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+SHELL = [text for kind, text in BLOCKS if kind == "sh" and text not in INSTALLERS]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("readme") / "data") as server:
+        yield server
+
+
+def _run(server: ServerProcess, command: list[str], text: str) -> str:
+    names = environment(server.data_dir) | {"PYTHONPATH": str(ROOT)}
+    names["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{names['PATH']}"
+    result = subprocess.run(
+        [*command, text.replace("8001", str(server.port))],
+        cwd=working_folder(server.data_dir),
+        env=names,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(SHELL) >= 2
+    assert len(PYTHON) >= 3
+
+
+def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProcess) -> None:
+    first, importing = SHELL
+    output = _run(server, ["sh", "-e", "-c"], first.replace("curl ", "curl --fail --silent --show-error "))
+    assert '"status":"success"' in output
+    assert "event: message.done" in output
+    assert "What is a llama?" in output
+    folder = working_folder(server.data_dir)
+    (folder / "conversations").mkdir()
+    (folder / "conversations" / "old.json").write_text(
+        '[{"role": "User", "content": "kept", "timestamp": "2024-01-01"}]'
+    )
+    assert "old" in _run(server, ["sh", "-e", "-c"], importing.replace("migrate_json", f"{ROOT}/migrate_json"))
+
+
+@pytest.mark.parametrize("program", PYTHON, ids=range(len(PYTHON)))
+def test_the_programs_work(server: ServerProcess, program: str) -> None:
+    # Both clients have the address of the README as their default; the test's server has another port.
+    program = program.replace("LabClient()", 'LabClient("http://127.0.0.1:8001")')
+    assert _run(server, [sys.executable, "-c"], program).strip()
+
+
+@pytest.mark.parametrize("script", ["start.sh", "test.sh"])
+def test_the_two_commands_are_there_and_can_be_run(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+    subprocess.run(["sh", "-n", str(ROOT / script)], check=True)  # noqa: S607 - whichever sh there is
+
+
+def test_the_settings_table_shows_every_setting_with_its_default() -> None:
+    table = README.partition("<!-- settings -->")[2].partition("<!-- end of settings -->")[0]
+    shown = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    for field, name in setting_names().items():
+        default = Settings.model_fields[field].default
+        assert shown.pop(name) == ("" if default is None else f"`{default}`")
+    assert shown == {}
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
