@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
 
 _JSON_NODES = 100_000
+_JSON_DEPTH = 128  # Python's own encoder gives up at a depth that hangs on who calls it
 _NO_NUL = r"^[^\x00]*$"
 
 #: Text that both databases can keep: Postgres has no NUL. The limit on a request bounds its length.
@@ -44,17 +45,17 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
     """Refuse what is no JSON though Python reads it: half characters (lone surrogates), NaN and infinities."""
-    pending: list[Any] = [value]
+    pending: list[tuple[Any, int]] = [(value, 1)]
     seen = 0
     while pending:
-        item = pending.pop()
+        item, depth = pending.pop()
         seen += 1
-        if seen > _JSON_NODES:
-            raise ValueError(f"must have at most {_JSON_NODES} values")
+        if seen > _JSON_NODES or depth > _JSON_DEPTH:
+            raise ValueError(f"must have at most {_JSON_NODES} values, nested at most {_JSON_DEPTH} deep")
         if isinstance(item, dict):
-            pending += [*item.keys(), *item.values()]
+            pending += [(part, depth + 1) for pair in item.items() for part in pair]
         elif isinstance(item, list):
-            pending += item
+            pending += [(part, depth + 1) for part in item]
         elif isinstance(item, float) and not math.isfinite(item):
             raise ValueError("must not contain NaN or Infinity")
         elif isinstance(item, str) and any("\ud800" <= sign <= "\udfff" for sign in item):

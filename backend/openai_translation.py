@@ -106,7 +106,7 @@ def _options(body: CompletionRequest, extra: dict[str, Any]) -> dict[str, Any]:
         for name, value in extra.items()
         if name not in _WITHOUT_EFFECT and not (name in _ALWAYS_ON and value is True)
     ]
-    return options | {ascii(name)[1:-1][:_MAX_NAME_CHARACTERS]: extra[name] for name in ignored[:_MAX_NAMED]}
+    return options | {name[:_MAX_NAME_CHARACTERS]: extra[name] for name in ignored[:_MAX_NAMED]}
 
 
 def _message(message: PromptMessage, number: int) -> Message:

@@ -37,12 +37,12 @@ REMEDIES = {
     r"hash mismatch|hashes.* do not match": (
         "A package is not the one that was locked: check the package mirror, or update AI Lab."
     ),
-    r"no usable wheels|no wheels with a matching|no matching distribution": (
-        "A package has no ready-made build for this system: use Linux with glibc 2.28 or newer, macOS or Windows."
-    ),
     r"certificate|tls|ssl": "The package index is not trusted: set SSL_CERT_FILE to your organisation's certificates.",
     r"dns|connect|network|timed? ?out|proxy|tunnel|unreachable|resolution|fetch|max retries": (
         "The package index was not reached: check the network (HTTPS_PROXY, PIP_INDEX_URL) and run this again."
+    ),
+    r"no usable wheels|no wheels with a matching|no matching distribution": (
+        "A package has no ready-made build for this system: use Python 3.11 to 3.14 on macOS or Linux with glibc 2.28."
     ),
 }
 NO_PIP = "Python has neither pip nor venv: install them (Debian/Ubuntu: apt install python3-venv) and run this again."
@@ -189,17 +189,14 @@ def base_python() -> str:
 
 def package_index_settings() -> dict[str, str]:
     """Return pip's way to packages as uv's environment, where the person has told uv nothing else."""
-    pip = find_pip()
-    if not pip or {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL"} & set(os.environ):
+    if {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL"} & set(os.environ):
         return {}
+    listing = ask(base_python(), "-m", "pip", "config", "list")
     found: dict[str, str] = {}
-    lines = [
-        re.match(r"(global|install|:env:)\.([\w-]+)=(.+)", line) for line in ask(*pip, "config", "list").splitlines()
-    ]
-    for rank in ("global", "install", ":env:"):  # as pip weighs them: the last one counts
-        for line in lines:
-            if line and line[1] == rank and line[2] in PIP_SETTINGS:
-                found[PIP_SETTINGS[line[2]]] = line[3].strip("'\"")
+    for section in ("global", "install", ":env:"):  # as pip weighs them: the last one counts
+        for name, value in re.findall(rf"^{section}\.([\w-]+)=(.+)$", listing, re.MULTILINE):
+            if name in PIP_SETTINGS:
+                found[PIP_SETTINGS[name]] = value.strip("'\"")
     return {name: value for name, value in found.items() if name not in os.environ}
 
 
@@ -238,7 +235,7 @@ def run(command: list[str], settings: dict[str, str] | None = None, remedy: str 
     advice = remedy or next(
         fitting, "Run this again; if it fails the same way, remove .tools and the environment first."
     )
-    raise SetupFailed(f"setting up stopped here: {Path(command[0]).name} failed. {advice}")
+    raise SetupFailed(f"setting up stopped here. {advice}")
 
 
 def say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,7 +57,7 @@ def _messages(path: Path, watcher: Watcher) -> Records:
 
 def _lines(path: Path, watcher: Watcher) -> Iterator[tuple[int, Any]]:
     """Yield each line that is not blank: its number and its value, or what is wrong with it."""
-    with open_source(path) as file:
+    with open_source(path) as file, _told(path):
         encoding, mark_length = encoding_of(file.read(4))
         if encoding != "utf-8":
             raise SourceDamaged(f"is {encoding.upper()}; JSON Lines must be UTF-8", origin=str(path))
@@ -73,6 +74,14 @@ def _lines(path: Path, watcher: Watcher) -> Iterator[tuple[int, Any]]:
             elif not line.isspace():
                 yield number, _value(line, str(path), number, start)
             start += size
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceDamaged(f"cannot be read ({error.strerror})", origin=str(path)) from error
 
 
 def _skip_line(file: BinaryIO) -> int:

@@ -24,6 +24,7 @@ _WINDOW_BYTES = 256 * 1024
 _DECODER = json.JSONDecoder(strict=False)  # a raw tab or line break within a text is no reason to lose it
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_TOKEN = 32  # an error this close to the window's end may only mean that the rest is not there yet
+_NUMBER_TAIL = 3  # of 1e+5 the decoder takes the 1 alone until it sees the rest
 TOO_DEEP = f"nested deeper than {DEPTH_LIMIT} levels"
 
 
@@ -70,7 +71,7 @@ class JsonFile:
             except ValueError as error:  # a whole number of more digits than Python reads
                 raise self.damaged(str(error)) from None
             else:
-                if end < len(self._window) or not self._grow():
+                if end <= len(self._window) - _NUMBER_TAIL or not self._grow():
                     self._value_at, self._at = self._at, end
                     return value
                 continue

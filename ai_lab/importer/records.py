@@ -23,7 +23,7 @@ _STATUSES = frozenset({"complete", "incomplete", "interrupted", "failed"})
 # AI Lab's own exports: places in a database that the import assigns anew.
 _OWN_MESSAGE, _OWN_STATE = frozenset({"message_id", "sequence"}), frozenset({"state_id", "sequence"})
 _OWN_CONVERSATION = frozenset({"session_id", "message_count", "created_at", "updated_at"})
-_ASSIGNED_ANEW = ("message_id", "state_id", "session_id", "sequence", "updated_at")
+_ASSIGNED_ANEW = ("message_id", "state_id", "session_id", "sequence", "updated_at", "message_count")
 _OWN_TEXTS = {"model": 255, "provider": 64, "finish_reason": 32}
 _OWN_OBJECTS = ("usage", "timings", "error")
 _STATUS_LENGTH = 255
@@ -132,14 +132,14 @@ def describe(header: dict[str, Any], fields: dict[str, Any]) -> None:
     """
     clean, left = Cleaner(), dict(fields)
     title = left.pop("title", None)
-    created = next((left[name] for name in ("created_at", "create_time") if left.get(name)), None)
     metadata: dict[str, Any] = {}
     if left.keys() >= _OWN_CONVERSATION:
-        metadata = clean.json(left.pop("metadata", None)) or {}
-        left = {name: value for name, value in left.items() if name not in _OWN_CONVERSATION}
+        kept = left.pop("metadata", None)
+        metadata = clean.json(kept) if isinstance(kept, dict) else {}
+        _drop_assigned(left)
+    header["created_at"] = _take_moment(left, clean)
     header["local_only"] = left.pop("local_only", None) is True
     header["archived"] = left.pop("archived", None) is True
-    header["created_at"] = clean.moment(created)
     header["title"] = clean.text(title) if isinstance(title, str) else None
     header["metadata"] = metadata | clean.json({name: value for name, value in left.items() if value is not None})
 

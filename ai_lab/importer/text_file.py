@@ -48,7 +48,11 @@ class TextFile:
         self._origin = str(path)
         self._watcher = watcher
         self._file = open_source(path)
-        start = self._raw(4)
+        try:
+            start = self._raw(4)
+        except SourceDamaged:
+            self.close()
+            raise
         self._encoding, skip = encoding_of(start)
         self._decoder = codecs.getincrementaldecoder(self._encoding)()
         self._offset_bytes = skip  # of the first byte that the decoder has not been given yet

@@ -22,6 +22,8 @@ class Echo:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the words of the last user message; ``max_tokens`` and ``stop`` hold."""
+        if any(message.has_images() for message in request.messages):
+            raise UnsupportedFeature(f"{self.name} reads text only. Leave the images out.", param="messages")
         said = next((message.text() for message in reversed(request.messages) if message.role == "user"), "")
         limit = request.options.get("max_tokens")
         for stop in request.options.get("stop") or []:

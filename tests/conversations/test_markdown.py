@@ -13,10 +13,31 @@ _PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 _MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 _OWN_TAGS = ["<details><summary>Thought process</summary>", "</details>"]
 # Pieces of which Markdown that breaks out of its place is made.
-_PIECES = st.sampled_from([
-    *["```", "~~~", "````", "`", "``", "\\", "|", "\n", "\n\n", " ", "    ", "\t", "- ", "1. ", "> ", "# ", "## ", "---"],
-    *["===", "<script>", "</details>", "<!--", "<b>", "<?", "a", "word", "\r", "\r\n", "[x]: /y", "&lt;", "*", "-"],
-])
+_PIECES = st.sampled_from(
+    [
+        *[
+            "```",
+            "~~~",
+            "````",
+            "`",
+            "``",
+            "\\",
+            "|",
+            "\n",
+            "\n\n",
+            " ",
+            "    ",
+            "\t",
+            "- ",
+            "1. ",
+            "> ",
+            "# ",
+            "## ",
+            "---",
+        ],
+        *["===", "<script>", "</details>", "<!--", "<b>", "<?", "a", "word", "\r", "\r\n", "[x]: /y", "&lt;", "*", "-"],
+    ]
+)
 _TEXTS = st.lists(_PIECES, max_size=25).map("".join) | st.text(st.characters(exclude_categories=["Cs"]))
 
 
@@ -33,9 +54,7 @@ def _message(content: str, thought_process: str | None = None) -> Message:
 
 
 def _conversation(title: str | None, session_id: str = "s") -> Conversation:
-    return Conversation(
-        session_id=session_id, title=title, message_count=2, created_at=_MOMENT, updated_at=_MOMENT
-    )
+    return Conversation(session_id=session_id, title=title, message_count=2, created_at=_MOMENT, updated_at=_MOMENT)
 
 
 def _file(title: str | None, *messages: Message) -> str:

@@ -7,6 +7,9 @@ import pytest
 
 from tests.importer.import_lab import ImportLab
 
+# What is read does not depend on the kind of database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 def lines(*items: Any) -> str:
     return "".join((item if isinstance(item, str) else json.dumps(item)) + "\n" for item in items)

@@ -10,6 +10,9 @@ import pytest
 
 from tests.importer.import_lab import ImportLab
 
+# What is read does not depend on the kind of database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 GOOD = [{"role": "user", "content": "ok"}]
 START = '[{"role": "user", "content": "first"},\n '
 NESTED = '{"role": "user", "content": "x", "more": ' + "[" * 150 + "]" * 150 + "}]"

@@ -4,11 +4,13 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from tests.importer.import_lab import ImportLab
+
+# What is read does not depend on the kind of database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 SCHEMA = """
 CREATE TABLE conversations (id TEXT PRIMARY KEY, session_id TEXT, role TEXT, content TEXT, thought_process TEXT,
@@ -41,7 +43,8 @@ def bring_in(lab: ImportLab, *arguments: str) -> int:
     return lab.run("--from-database", str(lab.source / "ai_lab.db"), *arguments)
 
 
-def test_messages_and_states_come_in_by_session_and_time(lab: ImportLab, old: sqlite3.Connection) -> None:
+@pytest.mark.usefixtures("old")
+def test_messages_and_states_come_in_by_session_and_time(lab: ImportLab) -> None:
     assert bring_in(lab) == 0
     assert lab.said("s1") == [("user", "first"), ("assistant", "second"), ("assistant", "third")]
     assert lab.said("s2") == [("user", "other")]
@@ -52,14 +55,16 @@ def test_messages_and_states_come_in_by_session_and_time(lab: ImportLab, old: sq
     assert "Nothing new came in" in lab.out
 
 
-def test_what_has_no_place_yet_is_counted_and_stays(lab: ImportLab, old: sqlite3.Connection) -> None:
+@pytest.mark.usefixtures("old")
+def test_what_has_no_place_yet_is_counted_and_stays(lab: ImportLab) -> None:
     bring_in(lab)
     assert "API keys: 2. They need the key vault" in lab.out
     assert "encryption_key.key" in lab.out
     assert "Performance metrics: 3." in lab.out
 
 
-def test_the_json_files_that_the_database_was_made_from_are_known(lab: ImportLab, old: sqlite3.Connection) -> None:
+@pytest.mark.usefixtures("old")
+def test_the_json_files_that_the_database_was_made_from_are_known(lab: ImportLab) -> None:
     lab.write("conversations/s2.json", [{"role": "User", "content": "other", "timestamp": "2024-01-01T10:00:00"}])
     assert lab.run() == 0
     assert bring_in(lab) == 0
@@ -70,7 +75,8 @@ def test_missing_columns_and_values_cost_no_row(lab: ImportLab, old: sqlite3.Con
     old.executescript("""
         DROP TABLE conversations; DROP TABLE agent_states;
         CREATE TABLE conversations (session_id, ROLE, content, mood);
-        INSERT INTO conversations VALUES ('a', NULL, 'x', 'good'), (NULL, 'user', 'lost?', NULL), (7, 'user', NULL, NULL);
+        INSERT INTO conversations VALUES ('a', NULL, 'x', 'good'), (NULL, 'user', 'lost?', NULL);
+        INSERT INTO conversations VALUES (7, 'user', NULL, NULL);
         INSERT INTO conversations VALUES ('b', 'user', x'c3bc', 1), ('b', 'user', CAST(x'61ff00' AS TEXT), 2.5);
     """)
     assert bring_in(lab) == 0
@@ -89,7 +95,7 @@ def test_rows_without_a_time_keep_the_order_in_which_they_were_written(lab: Impo
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal", "wal-with-log", "persist"])
-def test_the_file_and_its_folder_are_left_as_they_are(lab: ImportLab, tmp_path: Path, journal: str) -> None:
+def test_the_file_and_its_folder_are_left_as_they_are(lab: ImportLab, journal: str) -> None:
     path = lab.source / "ai_lab.db"
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA journal_mode = {journal.partition('-')[0]}")

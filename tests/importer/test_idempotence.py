@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +154,11 @@ def test_a_rehearsal_changes_nothing_not_even_an_absent_database(
 def test_sources_are_never_changed(lab: ImportLab) -> None:
     everything(lab)
     lab.write("conversations/damaged.json", b"\xff")
-    os.chmod(lab.source / "conversations", 0o555)
+    (lab.source / "conversations").chmod(0o500)
     before = lab.fingerprint()
     lab.run()
     lab.run()
-    os.chmod(lab.source / "conversations", 0o755)
+    (lab.source / "conversations").chmod(0o700)
     assert lab.fingerprint() == before
 
 

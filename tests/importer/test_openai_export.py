@@ -8,6 +8,9 @@ import pytest
 
 from tests.importer.import_lab import ImportLab
 
+# What is read does not depend on the kind of database.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 def node(parent: str | None, role: str, text: Any, *, at: float | None = 1700000000.5, **more: Any) -> dict[str, Any]:
     content = text if isinstance(text, dict) else {"content_type": "text", "parts": [text]}

@@ -1,0 +1,170 @@
+"""The import path of programs for the earlier AI-Lab: conversations and agent states without a server.
+
+Everything works without set-up: the database is the server's own and its tables are made on first use. The objects
+may live as long as they like and be used from several event loops, one after the other or at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ai_lab.agents import Agents, NewAgentState
+from ai_lab.conversations import Conversations, earlier
+from ai_lab.database import Database, database_address
+from ai_lab.database.setup import prepare_database
+from ai_lab.errors import AgentStateNotFound
+from ai_lab.settings import Settings
+
+__all__ = ["ConversationManagerDB", "DatabaseManager", "db_manager"]
+
+
+@dataclass
+class _InLoop:
+    """What one event loop has of the database."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    database: Database | None = None
+    keeper: AsyncGenerator[None, None] | None = None
+
+
+class DatabaseManager:
+    """The earlier interface to the database. Every failure raises an ``ai_lab.errors.LabError`` with the remedy.
+
+    Args:
+        database_url: default: DATABASE_URL, else the file in the data directory.
+    """
+
+    def __init__(self, database_url: str | None = None) -> None:
+        self._given = database_url
+        self._url: URL | None = None
+        self._is_prepared = False
+        self._loops: dict[asyncio.AbstractEventLoop, _InLoop] = {}
+
+    async def create_tables(self) -> None:
+        """Create the database if there is none, and bring its tables to this version."""
+        await prepare_database(self._address())
+        self._is_prepared = True
+
+    async def add_conversation_message(
+        self, session_id: str, role: str, content: str, thought_process: str | None = None
+    ) -> None:
+        """Append a message; it is safe on disk when this returns."""
+        await earlier.add(await self._conversations(), session_id, role, content, thought_process)
+
+    async def get_conversation_history(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the messages as ``{role, content, thought_process, timestamp}``, the oldest first."""
+        found = await earlier.history(await self._conversations(), session_id)
+        return [message.model_dump() for message in found.history]
+
+    async def clear_conversation(self, session_id: str) -> None:
+        """Delete a conversation; it is no error where there is none."""
+        await earlier.clear(await self._conversations(), session_id)
+
+    async def save_agent_state(
+        self, session_id: str, message: str, status: str, feedback: str = "", thought_process: str = ""
+    ) -> None:
+        """Make this the agent's current state."""
+        new = NewAgentState(
+            message=message or "", status=status or "", feedback=feedback or "", thought_process=thought_process or ""
+        )
+        await Agents(await self._database()).save(session_id, new)
+
+    async def get_agent_state(self, session_id: str) -> dict[str, Any] | None:
+        """Return the current state as ``{message, status, feedback, thought_process, timestamp}``, or None."""
+        try:
+            state = await Agents(await self._database()).current(session_id)
+        except AgentStateNotFound:
+            return None
+        fields = state.model_dump(include={"message", "status", "feedback", "thought_process"})
+        return fields | {"timestamp": state.created_at.isoformat()}
+
+    @asynccontextmanager
+    async def SessionLocal(self) -> AsyncIterator[AsyncSession]:  # noqa: N802 - its name for earlier programs
+        """Open one transaction; it commits at the end of the block and rolls back on an error."""
+        async with (await self._database()).transaction() as db, AsyncSession(db) as session:
+            yield session
+
+    async def _conversations(self) -> Conversations:
+        return Conversations(await self._database())
+
+    async def _database(self) -> Database:
+        """Return the running loop's own database: connections belong to the loop in which they were opened."""
+        mine = self._loops.setdefault(asyncio.get_running_loop(), _InLoop())
+        async with mine.lock:
+            if not self._is_prepared:
+                await self.create_tables()
+            if mine.database is None:
+                mine.database = Database(self._address())
+                mine.keeper = self._close_with_loop(mine.database)
+                await anext(mine.keeper)
+        return mine.database
+
+    async def _close_with_loop(self, database: Database) -> AsyncGenerator[None, None]:
+        """Wait as a generator that is not finished: ``asyncio.run`` and others finish those before a loop ends."""
+        try:
+            yield
+        finally:
+            del self._loops[asyncio.get_running_loop()]
+            await database.close()
+
+    def _address(self) -> URL:
+        if self._url is None:
+            self._url = database_address(Settings.load(database_url=self._given))
+        return self._url
+
+
+class ConversationManagerDB:
+    """The earlier interface to conversations and agent states. Failures raise, as in ``DatabaseManager``.
+
+    Args:
+        database: default: ``db_manager``.
+    """
+
+    def __init__(self, database: DatabaseManager | None = None) -> None:
+        self._manager = database or db_manager
+
+    async def add_message(self, session_id: str, role: str, content: str, thought_process: str | None = None) -> None:
+        """Append a message; it is safe on disk when this returns. Any role may be given and is kept as it is spelled."""
+        await self._manager.add_conversation_message(session_id, role, content, thought_process)
+
+    async def get_history(self, session_id: str) -> list[dict[str, Any]]:
+        """Return the messages as ``{role, content, thought_process, timestamp}``, the oldest first."""
+        return await self._manager.get_conversation_history(session_id)
+
+    async def get_context(self, session_id: str, max_messages: int = 5) -> str:
+        """Return the newest messages as text for a prompt; empty where there are none."""
+        history = await self.get_history(session_id)
+        newest = history[-max_messages:] if max_messages > 0 else []
+        return "\n\n".join(["Recent conversation history:", *map(_as_context, newest)]) if newest else ""
+
+    async def clear_history(self, session_id: str) -> None:
+        """Delete a conversation; it is no error where there is none."""
+        await self._manager.clear_conversation(session_id)
+
+    async def save_agent_state(
+        self, session_id: str, message: str, status: str, feedback: str = "", thought_process: str = ""
+    ) -> None:
+        """Make this the agent's current state."""
+        await self._manager.save_agent_state(session_id, message, status, feedback, thought_process)
+
+    async def get_agent_state(self, session_id: str) -> dict[str, Any] | None:
+        """Return the current state as ``{message, status, feedback, thought_process, timestamp}``, or None."""
+        return await self._manager.get_agent_state(session_id)
+
+
+def _as_context(message: dict[str, Any]) -> str:
+    lines = [f"[{message['timestamp']}] {message['role']}:", f"Message: {message['content']}"]
+    if message["thought_process"]:
+        lines.append(f"Thought Process: {message['thought_process']}")
+    return "\n".join(lines)
+
+
+#: The one object that earlier programs import; it does nothing before its first use.
+db_manager = DatabaseManager()
