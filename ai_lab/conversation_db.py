@@ -7,11 +7,12 @@ may live as long as they like and be used from several event loops, one after th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,10 +20,13 @@ from ai_lab.agents import Agents, NewAgentState
 from ai_lab.conversations import Conversations, earlier
 from ai_lab.database import Database, database_address
 from ai_lab.database.setup import prepare_database
-from ai_lab.errors import AgentStateNotFound
+from ai_lab.errors import AgentStateNotFound, InvalidRequest
 from ai_lab.settings import Settings
+from ai_lab.shapes import SessionId
 
 __all__ = ["ConversationManagerDB", "DatabaseManager", "db_manager"]
+
+_SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
 
 
 @dataclass
@@ -56,30 +60,32 @@ class DatabaseManager:
         self, session_id: str, role: str, content: str, thought_process: str | None = None
     ) -> None:
         """Append a message; it is safe on disk when this returns."""
-        await earlier.add(await self._conversations(), session_id, role, content, thought_process)
+        with _explained():
+            await earlier.add(await self._conversations(session_id), session_id, role, content, thought_process)
 
     async def get_conversation_history(self, session_id: str) -> list[dict[str, Any]]:
         """Return the messages as ``{role, content, thought_process, timestamp}``, the oldest first."""
-        found = await earlier.history(await self._conversations(), session_id)
+        found = await earlier.history(await self._conversations(session_id), session_id)
         return [message.model_dump() for message in found.history]
 
     async def clear_conversation(self, session_id: str) -> None:
         """Delete a conversation; it is no error where there is none."""
-        await earlier.clear(await self._conversations(), session_id)
+        await earlier.clear(await self._conversations(session_id), session_id)
 
     async def save_agent_state(
         self, session_id: str, message: str, status: str, feedback: str = "", thought_process: str = ""
     ) -> None:
         """Make this the agent's current state."""
-        new = NewAgentState(
-            message=message or "", status=status or "", feedback=feedback or "", thought_process=thought_process or ""
-        )
-        await Agents(await self._database()).save(session_id, new)
+        with _explained():
+            new = NewAgentState(
+                message=message, status=status, feedback=feedback or "", thought_process=thought_process or ""
+            )
+        await (await self._agents(session_id)).save(session_id, new)
 
     async def get_agent_state(self, session_id: str) -> dict[str, Any] | None:
         """Return the current state as ``{message, status, feedback, thought_process, timestamp}``, or None."""
         try:
-            state = await Agents(await self._database()).current(session_id)
+            state = await (await self._agents(session_id)).current(session_id)
         except AgentStateNotFound:
             return None
         fields = state.model_dump(include={"message", "status", "feedback", "thought_process"})
@@ -91,11 +97,20 @@ class DatabaseManager:
         async with (await self._database()).transaction() as db, AsyncSession(db) as session:
             yield session
 
-    async def _conversations(self) -> Conversations:
+    async def _conversations(self, session_id: str) -> Conversations:
+        with _explained():
+            _SESSION_ID.validate_python(session_id)
         return Conversations(await self._database())
+
+    async def _agents(self, session_id: str) -> Agents:
+        with _explained():
+            _SESSION_ID.validate_python(session_id)
+        return Agents(await self._database())
 
     async def _database(self) -> Database:
         """Return the running loop's own database: connections belong to the loop in which they were opened."""
+        for loop in [loop for loop in self._loops if loop.is_closed()]:  # ended without a word
+            del self._loops[loop]
         mine = self._loops.setdefault(asyncio.get_running_loop(), _InLoop())
         async with mine.lock:
             if not self._is_prepared:
@@ -111,7 +126,7 @@ class DatabaseManager:
         try:
             yield
         finally:
-            del self._loops[asyncio.get_running_loop()]
+            self._loops.pop(asyncio.get_running_loop(), None)
             await database.close()
 
     def _address(self) -> URL:
@@ -131,7 +146,7 @@ class ConversationManagerDB:
         self._manager = database or db_manager
 
     async def add_message(self, session_id: str, role: str, content: str, thought_process: str | None = None) -> None:
-        """Append a message; it is safe on disk when this returns. Any role may be given and is kept as it is spelled."""
+        """Append a message under any role, kept as it is spelled; it is safe on disk when this returns."""
         await self._manager.add_conversation_message(session_id, role, content, thought_process)
 
     async def get_history(self, session_id: str) -> list[dict[str, Any]]:
@@ -157,6 +172,16 @@ class ConversationManagerDB:
     async def get_agent_state(self, session_id: str) -> dict[str, Any] | None:
         """Return the current state as ``{message, status, feedback, thought_process, timestamp}``, or None."""
         return await self._manager.get_agent_state(session_id)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say what is wrong with a value, but never the value: it may be long or a secret."""
+    try:
+        yield
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, fault['loc'])) or 'session_id'}: {fault['msg']}" for fault in error.errors()]
+        raise InvalidRequest("; ".join(faults)) from None
 
 
 def _as_context(message: dict[str, Any]) -> str:

@@ -30,6 +30,8 @@ LabError                        500 internal_error
 │   ├── DatabaseBusy            503 database_busy
 │   └── DatabaseFull            507 database_full
 ├── ServerStopping              503 server_stopping
+├── ServerUnreachable           503 server_unreachable
+│   └── AnswerLost              502 answer_lost
 ├── SourceDamaged               422 source_damaged
 └── StartupError                exit code 2: what is wrong and what to do about it
     ├── InvalidSettings
@@ -231,6 +233,18 @@ class ServerStopping(LabError):
     """The server is shutting down."""
 
     status, code, title = 503, "server_stopping", "The server is stopping"
+
+
+class ServerUnreachable(LabError):
+    """No AI Lab server answers our client."""
+
+    status, code, title = 503, "server_unreachable", "The server is not reachable"
+
+
+class AnswerLost(ServerUnreachable):
+    """The connection of our client to the server broke, or stayed silent, before the whole answer was there."""
+
+    status, code, title = 502, "answer_lost", "The answer was lost on its way"
 
 
 class SourceDamaged(LabError):

@@ -37,8 +37,8 @@ def _as_whole(value: Any) -> Any:
     return value
 
 
-#: A whole number in the sense of JSON Schema.
-Whole = Annotated[int, BeforeValidator(_as_whole)]
+#: Makes an ``int`` a whole number in the sense of JSON Schema. It stands after the limits, or they go undocumented.
+WHOLE = BeforeValidator(_as_whole)
 #: A moment with its zone.
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 

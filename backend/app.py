@@ -19,11 +19,17 @@ from backend.errors import PROBLEM_TYPE, Problem
 from backend.middleware import RequestContext
 from backend.routes import ROUTERS
 
+_DESCRIPTION = (
+    "Chat with local models; everything said is kept. `/v1` speaks OpenAI's API. Errors are problem details "
+    "(RFC 9457), under `/v1` OpenAI's. Every answer carries `x-request-id`; mutations take an `Idempotency-Key`."
+)
+
 
 def create_app(lab: Lab) -> FastAPI:
     """Return the application; it lives as long as the lab that it is given."""
     app = FastAPI(title="AI Lab", version=__version__, docs_url=None, redoc_url=None)
     app.state.lab = lab
+    app.state.routers = ROUTERS
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
@@ -54,7 +60,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """Return the description with what every operation may answer: our problems instead of FastAPI's."""
     if app.openapi_schema:
         return app.openapi_schema
-    schema = get_openapi(title=app.title, version=app.version, description=__doc__, routes=app.routes)
+    schema = get_openapi(title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes)
     components = schema["components"]["schemas"]
     components["Problem"] = Problem.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):

@@ -118,7 +118,8 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _methods_of(request: Request) -> list[str]:
     """Return the methods of this path; each of them is a route of its own, and Starlette names only the first one's."""
-    partly = (route for route in request.app.routes if route.matches(request.scope)[0] is Match.PARTIAL)
+    routes = (route for router in request.app.state.routers for route in router.routes)
+    partly = (route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL)
     return sorted({method for route in partly for method in getattr(route, "methods", None) or ()})
 
 

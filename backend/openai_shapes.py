@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints
 
 from ai_lab.chat.schemas import ChatOptions
-from ai_lab.shapes import JsonObject, ShortText, Text
+from ai_lab.shapes import WHOLE, JsonObject, ShortText, Text
 
-#: JSON schemas of tools and answers become grammars by recursion, in whatever engine.
-_MAX_DEPTH = 64
 _MAX_MESSAGES = 10_000
 _MAX_TOOLS = 128
 _MAX_INPUTS = 2048
 
 
-def _shallow(value: dict[str, Any]) -> dict[str, Any]:
-    level: list[Any] = [value]
-    for _ in range(_MAX_DEPTH):
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-    if level:
-        raise ValueError(f"must have at most {_MAX_DEPTH} levels")
-    return value
-
-
-ShallowObject = Annotated[JsonObject, AfterValidator(_shallow)]
 Name = Annotated[ShortText, StringConstraints(min_length=1)]
 
 #: For fields of an answer that are there only if they say something.
@@ -105,15 +88,13 @@ class PromptMessage(_Lenient):
     tool_call_id: ShortText | None = None
 
 
-class FunctionShape(BaseModel):
+class FunctionShape(_Lenient):
     """A function that the model may ask to be called; ``parameters`` is a JSON schema."""
-
-    model_config = ConfigDict(extra="ignore")
 
     name: Name
     description: Text | None = None
-    parameters: ShallowObject | None = None
-    strict: bool | None = None
+    parameters: JsonObject | None = None
+    strict: StrictBool | None = None
 
 
 class Tool(_Lenient):
@@ -141,8 +122,8 @@ class NamedSchema(_Lenient):
 
     name: Name
     description: Text | None = None
-    schema_: ShallowObject = Field(alias="schema")
-    strict: bool | None = None
+    schema_: JsonObject = Field(alias="schema")
+    strict: StrictBool | None = None
 
 
 class TextFormat(_Lenient):
@@ -170,7 +151,7 @@ ResponseFormat = Annotated[TextFormat | JsonFormat | SchemaFormat, Field(discrim
 class StreamOptions(_Lenient):
     """``include_usage``: a last chunk tells the tokens."""
 
-    include_usage: bool | None = None
+    include_usage: StrictBool | None = None
 
 
 class CompletionRequest(ChatOptions):
@@ -178,9 +159,11 @@ class CompletionRequest(ChatOptions):
 
     messages: list[PromptMessage] = Field(min_length=1, max_length=_MAX_MESSAGES)
     model: ShortText | None = Field(default=None, description="provider/model or a bare name. Left out: the default.")
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000, description="As max_tokens; wins.")
-    n: int | None = Field(default=None, ge=1, le=128, description="Only 1.")
-    stream: bool | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
+        default=None, description="As max_tokens, which it overrules."
+    )
+    n: Annotated[int, Field(ge=1, le=128), WHOLE] | None = Field(default=None, description="Only 1.")
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
     tools: list[Tool] | None = Field(default=None, max_length=_MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
@@ -294,7 +277,9 @@ class EmbeddingRequest(_Lenient):
     model: Name
     input: EmbeddingInput
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(default=None, ge=1, le=65_536, description="Not supported: leave it out.")
+    dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
+        default=None, description="Not supported: leave it out."
+    )
 
 
 class Embedding(BaseModel):

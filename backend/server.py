@@ -20,6 +20,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from ai_lab.database import database_address
+from ai_lab.database.command import main as set_up_database
 from ai_lab.database.sqlite_file import make_folder
 from ai_lab.errors import AlreadyRunning, StartupError
 from ai_lab.lab import Lab
@@ -35,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="main.py", description="Start the AI Lab server.")
     parser.add_argument("--host", help="address to listen on (default: API_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: API_PORT, else 8001)")
+    parser.add_argument("--setup", action="store_true", help="create or upgrade the database, then end")
     options = parser.parse_args(arguments)
+    if options.setup:
+        return set_up_database([])
     try:
         settings = Settings.load(api_host=options.host, api_port=options.port)
         set_up_logging(settings)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
-from ai_lab.shapes import SessionId, ShortText, Text, Whole
+from ai_lab.shapes import WHOLE, SessionId, ShortText, Text
 
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
@@ -18,10 +18,10 @@ class ChatOptions(BaseModel):
 
     temperature: float | None = Field(default=None, strict=True, ge=0, le=2)
     top_p: float | None = Field(default=None, strict=True, gt=0, le=1)
-    top_k: Annotated[Whole, Field(ge=0, le=10_000)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=10_000), WHOLE] | None = None
     min_p: float | None = Field(default=None, strict=True, ge=0, le=1)
-    seed: Annotated[Whole, Field(ge=0, lt=2**32)] | None = None
-    max_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32), WHOLE] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = None
     stop: StopText | list[StopText] | None = None
     presence_penalty: float | None = Field(default=None, strict=True, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, strict=True, ge=-2, le=2)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
+from uuid import UUID, uuid5
 
 from ai_lab.chat.context import candidates, fit, newest_system
 from ai_lab.chat.schemas import Answer, ContextReport, NewTurn
@@ -16,6 +17,7 @@ from ai_lab.errors import ContextOverflow, InvalidRequest, ServerStopping, TurnI
 from ai_lab.providers import ChatRequest, Chunk, Providers, ResolvedModel
 from ai_lab.providers import Message as PromptMessage
 
+_SESSIONS = UUID("6f1d9a52-6c0e-4c57-9a39-3c1f0d7f4c11")
 #: A context of n tokens cannot hold more than n / 20 messages worth sending.
 _TOKENS_PER_MESSAGE = 20
 _HISTORY_WITHOUT_LIMIT = 1000
@@ -48,7 +50,8 @@ class Chat:
             raise ServerStopping("The server is stopping. Send the message again in a moment.", retry_after_seconds=5)
         model = await self._providers.resolve(new.model)
         context_tokens = await model.provider.context_tokens(model.model)
-        session_id = new.session_id or new_id()
+        # Where we choose the id, a repeated key must lead to the same conversation again.
+        session_id = new.session_id or (str(uuid5(_SESSIONS, idempotency_key)) if idempotency_key else new_id())
         limit = max(50, context_tokens // _TOKENS_PER_MESSAGE) if context_tokens else _HISTORY_WITHOUT_LIMIT
         history = await self._conversations.prompt_history(session_id, before=None, limit=limit)
         if (new.local_only or history.local_only) and not model.is_local:

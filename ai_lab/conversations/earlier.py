@@ -40,7 +40,8 @@ async def add(
     conversations: Conversations, session_id: str, role: str, content: str, thought_process: str | None = None
 ) -> Message:
     """Append a message under any role: one that is none of ours counts as the assistant's and keeps its name."""
-    known = _ROLES.get(known_role(role), "assistant")
+    usual = known_role(role)
+    known = _ROLES.get(usual, "assistant") if isinstance(usual, str) else usual
     new = NewMessage(role=known, content=content, thought_process=thought_process)
     return await conversations.append(session_id, new, extra=None if known == role else {"role": role})
 

@@ -149,7 +149,9 @@ class JsonFile:
             self._is_whole = True
             return False
         if max(_width(rest), _width(more)) * (len(rest) + len(more)) > VALUE_LIMIT_BYTES:
-            raise self.damaged(f"a value that starts here is larger than {VALUE_LIMIT_BYTES >> 20} MB", start)
+            raise self.damaged(
+                f"a value that starts here takes more than {VALUE_LIMIT_BYTES >> 20} MB of memory", start
+            )
         self._line, self._column = start["line"], start["column"]
         self._window, self._at = rest + more, 0
         return True

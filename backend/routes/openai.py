@@ -31,7 +31,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     }
 }
-ModelPath = Annotated[str, Path(min_length=1, max_length=255, description="provider/model, or a bare model name.")]
+ModelPath = Annotated[str, Path(min_length=1, description="provider/model, or a bare model name.")]
 
 
 @router.get("/models")

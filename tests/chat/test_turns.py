@@ -213,6 +213,13 @@ class TestIdempotency:
         assert len(fake.received(CHAT)) == 1
         assert len(await messages(lab)) == 2
 
+    async def test_a_key_without_a_session_leads_to_the_same_conversation(self, lab: Lab, fake: OpenAIServer) -> None:
+        first = await lab.chat.answer(say("x", session_id=None), "key")
+        again = await lab.chat.answer(say("x", session_id=None), "key")
+        assert (again.session_id, again.message_id) == (first.session_id, first.message_id)
+        assert (await lab.chat.answer(say("x", session_id=None))).session_id != first.session_id
+        assert len(fake.received(CHAT)) == 2
+
     async def test_while_it_is_being_answered_the_second_one_is_told_so(self, lab: Lab, fake: OpenAIServer) -> None:
         fake.script(CHAT, Reply(ending="hang"))
         turn = await started(lab, say("x"), "key")

@@ -17,7 +17,7 @@ from ai_lab.conversations import Conversations, NewMessage
 from ai_lab.conversations.entries import Damage, read_json, read_jsonl
 from ai_lab.conversations.export import export_conversation, export_everything
 from ai_lab.conversations.restore import ImportReport, restore
-from ai_lab.conversations.schemas import ConversationChange, NewConversation
+from ai_lab.conversations.schemas import ConversationChange
 from ai_lab.conversations.tables import conversations as conversation_table
 from ai_lab.conversations.tables import messages as message_table
 from ai_lab.database import Database
@@ -282,9 +282,9 @@ async def test_messages_beside_others_get_ids_of_their_own(database: Database) -
 
 
 async def test_none_is_missed_in_a_large_lab(database: Database) -> None:
+    head = {"created_at": now(), "updated_at": now()}
+    await _fill(database, {f"s{number}": (head, []) for number in range(401)})
     conversations = Conversations(database)
-    for number in range(401):
-        await conversations.create(NewConversation(session_id=f"s{number}"))
     await conversations.change("s7", ConversationChange(archived=True))
     lines = (await _everything(database)).splitlines()
     assert {json.loads(line)["session_id"] for line in lines} == {f"s{number}" for number in range(401)}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 
 from tests.connection import Connection
+from tests.server import ROOT
 
 _SESSIONS = 8
 _PROBE_SECONDS = 0.02
@@ -61,6 +63,7 @@ async def generate(url: str, load: Load) -> Seen:
 
 async def _write(url: str, load: Load, number: int, until: float, seen: Seen) -> None:
     async with Connection(url) as connection:
+        await _begin_apart(load)
         while time.perf_counter() < until:
             path = f"/conversations/load-{number % _SESSIONS}/messages"
             await _timed(connection, "POST", path, seen.write_ms, seen, body=_message(number))
@@ -70,6 +73,7 @@ async def _write(url: str, load: Load, number: int, until: float, seen: Seen) ->
 async def _read(url: str, load: Load, number: int, until: float, seen: Seen) -> None:
     paths = (f"/conversations/load-{number % _SESSIONS}/messages?limit=20", "/conversations?limit=20")
     async with Connection(url) as connection:
+        await _begin_apart(load)
         while time.perf_counter() < until:
             for path in paths:
                 await _timed(connection, "GET", path, seen.read_ms, seen)
@@ -97,6 +101,10 @@ async def _timed(
         seen.errors.append(f"{method} {path}: {reply.status} {reply.body.decode()}")
 
 
+async def _begin_apart(load: Load) -> None:
+    await asyncio.sleep(load.think_seconds * random.random())  # noqa: S311 - no secret
+
+
 async def _think(load: Load) -> None:
     await asyncio.sleep(load.think_seconds * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
 
@@ -105,12 +113,24 @@ def _message(number: int) -> dict[str, str]:
     return {"role": "user", "content": f"Writer {number} says something of ordinary length about the weather today."}
 
 
+async def generate_apart(url: str, load: Load) -> Seen:
+    """Run the load in a process of its own, so that it and the tests do not slow each other down."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        __file__,
+        url,
+        json.dumps(asdict(load)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, f"the load generator ended with {process.returncode}"
+    return Seen(**json.loads(output))
+
+
 def main() -> None:
     """Run as the load's own process."""
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        seen = runner.run(generate(sys.argv[1], Load(**json.loads(sys.argv[2]))))
+    seen = asyncio.run(generate(sys.argv[1], Load(**json.loads(sys.argv[2]))))
     json.dump(asdict(seen), sys.stdout)
 
 

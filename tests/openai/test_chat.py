@@ -338,7 +338,7 @@ def test_what_a_model_cannot_do_is_refused(client: OpenAI, more: dict[str, Any],
         b'{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema"}}',
         b'{"messages": [{"role": "user", "content": "a"}], "tools": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function", "function": {"name": "f", '
-        b'"parameters": ' + b'{"a": ' * 70 + b"1" + b"}" * 73,
+        b'"parameters": ' + b'{"a": ' * 140 + b"1" + b"}" * 143,
     ],
 )
 def test_a_bad_body_is_a_400_in_openais_shape(server: ServerProcess, body: bytes) -> None:

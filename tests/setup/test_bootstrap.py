@@ -74,7 +74,9 @@ def test_the_first_start_installs_and_a_second_one_does_nothing_again(copy: Proj
     assert re.findall(r"^\d/4", first.stderr, re.MULTILINE) == ["1/4", "2/4", "3/4", "4/4"]
     assert copy.calls() == ["venv", "pip"]
 
+    (copy.project / ".tools" / "lock").unlink()
     second = copy.start("--port", "9 1")
+    assert not (copy.project / ".tools" / "lock").exists()
     assert (second.stdout, second.stderr) == (first.stdout, "")
     assert copy.calls() == []
 

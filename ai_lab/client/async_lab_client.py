@@ -1,0 +1,222 @@
+"""The client for programs with an event loop: ``LabClient``, awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ai_lab.agents.schemas import AgentState
+from ai_lab.chat.schemas import Answer, Delta
+from ai_lab.client import calls
+from ai_lab.client.calls import Call, Page
+from ai_lab.client.events import EventReader
+from ai_lab.conversations.export import ExportFormat
+from ai_lab.conversations.restore import ImportReport
+from ai_lab.conversations.schemas import Conversation, Message
+
+T = TypeVar("T")
+
+
+class AsyncLabClient:
+    """``LabClient`` for programs with an event loop; what that waits for is awaited here.
+
+    Cancelling a call closes the connection, and the server stops the model.
+
+    Args:
+        base_url: where the server is.
+        timeout_seconds: the longest silence; a model may think for a long time before it answers.
+    """
+
+    def __init__(self, base_url: str = "http://127.0.0.1:8001", *, timeout_seconds: float = 600) -> None:
+        from ai_lab.client.connection import AsyncConnection  # noqa: PLC0415 - 0.3 s, only where a client is made
+
+        self._connection = AsyncConnection(base_url, timeout_seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connection.close()
+
+    # -- chat ----------------------------------------------------------------------------------------------------
+
+    async def chat(
+        self,
+        message: str,
+        session_id: str | None = None,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        local_only: bool | None = None,
+    ) -> Answer:
+        """Say something to a model and wait for the whole answer; without a session_id a conversation is started."""
+        return await self._connection.send(
+            calls.chat(
+                message, session_id=session_id, model=model, system=system, options=options, local_only=local_only
+            )
+        )
+
+    def stream(
+        self,
+        message: str,
+        session_id: str | None = None,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        local_only: bool | None = None,
+    ) -> AsyncAnswerStream:
+        """Say something to a model and see the answer grow; see ``AsyncAnswerStream``."""
+        call = calls.chat(
+            message,
+            stream=True,
+            session_id=session_id,
+            model=model,
+            system=system,
+            options=options,
+            local_only=local_only,
+        )
+        reader = EventReader()
+        return AsyncAnswerStream(self._connection.deltas(call, reader), reader)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Return the models of all providers, each with its ``id``."""
+        return await self._connection.send(calls.models())
+
+    async def health(self) -> dict[str, Any]:
+        """Return how the server is, component by component."""
+        return await self._connection.send(calls.health())
+
+    # -- conversations -------------------------------------------------------------------------------------------
+
+    def conversations(self, query: str | None = None, *, archived: bool | None = None) -> AsyncIterator[Conversation]:
+        """Yield conversations, the latest changed first; ``query``: words that a message or the title holds."""
+        return self._every(lambda after: calls.conversations(query, archived, after))
+
+    async def create(
+        self,
+        session_id: str | None = None,
+        *,
+        title: str | None = None,
+        local_only: bool | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        """Start a conversation."""
+        return await self._connection.send(
+            calls.create(session_id=session_id, title=title, local_only=local_only, metadata=metadata)
+        )
+
+    async def conversation(self, session_id: str) -> Conversation:
+        """Return a conversation without its messages."""
+        return await self._connection.send(calls.conversation(session_id))
+
+    def messages(self, session_id: str) -> AsyncIterator[Message]:
+        """Yield the messages in the order in which they were said."""
+        return self._every(lambda after: calls.messages(session_id, after))
+
+    async def append(
+        self,
+        session_id: str,
+        role: str,
+        content: str,
+        *,
+        thought_process: str | None = None,
+        created_at: datetime | None = None,
+    ) -> Message:
+        """Append a message without asking a model."""
+        return await self._connection.send(calls.append(session_id, role, content, thought_process, created_at))
+
+    async def rename(self, session_id: str, title: str | None) -> Conversation:
+        """Give a conversation another title."""
+        return await self._connection.send(calls.change(session_id, title=title))
+
+    async def archive(self, session_id: str, *, archived: bool = True) -> Conversation:
+        """Take a conversation out of the list, or put it back."""
+        return await self._connection.send(calls.change(session_id, archived=archived))
+
+    async def delete(self, session_id: str) -> None:
+        """Delete a conversation and its messages for good."""
+        await self._connection.send(calls.delete(session_id))
+
+    async def export(self, session_id: str | None = None, format: ExportFormat = "jsonl") -> str:  # noqa: A002 - as by HTTP
+        """Return a conversation as a file; without a session_id all of them (json or jsonl)."""
+        return await self._connection.send(calls.export(session_id, format))
+
+    async def import_(self, data: str | bytes) -> ImportReport:
+        """Bring an export (json or jsonl) back; what is there already is left as it is."""
+        return await self._connection.send(calls.import_(data))
+
+    # -- agents --------------------------------------------------------------------------------------------------
+
+    async def agent_state(self, session_id: str) -> AgentState:
+        """Return an agent's current state."""
+        return await self._connection.send(calls.agent_state(session_id))
+
+    async def save_agent_state(
+        self,
+        session_id: str,
+        message: str | None = None,
+        status: str | None = None,
+        *,
+        feedback: str | None = None,
+        thought_process: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> AgentState:
+        """Make this an agent's current state; the one before stays in the history."""
+        call = calls.save_agent_state(
+            session_id, message=message, status=status, feedback=feedback, thought_process=thought_process, data=data
+        )
+        return await self._connection.send(call)
+
+    def agent_states(self, session_id: str) -> AsyncIterator[AgentState]:
+        """Yield all states of an agent, the newest first."""
+        return self._every(lambda after: calls.agent_states(session_id, after))
+
+    async def _every(self, page_after: Callable[[str | None], Call[Page[T]]]) -> AsyncIterator[T]:
+        page = await self._connection.send(page_after(None))
+        while True:
+            for item in page.data:
+                yield item
+            if not page.after:
+                return
+            page = await self._connection.send(page_after(page.after))
+
+
+class AsyncAnswerStream:
+    """An answer that grows: iterate over its pieces, then ``answer`` is the whole of it.
+
+    In an ``async with`` block the connection is closed in any case, also where the program fails between two pieces.
+    """
+
+    def __init__(self, deltas: AsyncGenerator[Delta, None], reader: EventReader) -> None:
+        self._deltas = deltas
+        self._reader = reader
+
+    @property
+    def answer(self) -> Answer:
+        """Return the whole answer; raises ``InvalidRequest`` before the stream was read to its end."""
+        return self._reader.answer
+
+    async def close(self) -> None:
+        """Leave: the server stops the model and keeps what it has said."""
+        await self._deltas.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self._deltas
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,218 @@
+"""The client for scripts and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from ai_lab.agents.schemas import AgentState
+from ai_lab.chat.schemas import Answer, Delta
+from ai_lab.client import calls
+from ai_lab.client.calls import Call, Page
+from ai_lab.client.events import EventReader
+from ai_lab.conversations.export import ExportFormat
+from ai_lab.conversations.restore import ImportReport
+from ai_lab.conversations.schemas import Conversation, Message
+
+T = TypeVar("T")
+
+
+class LabClient:
+    """Talks to a running server. Its errors are those of ``ai_lab.errors``.
+
+    What changes something may be sent twice after a lost connection and is done once. Interrupting a call (Ctrl-C)
+    closes the connection, and the server stops the model.
+
+    Args:
+        base_url: where the server is.
+        timeout_seconds: the longest silence; a model may think for a long time before it answers.
+    """
+
+    def __init__(self, base_url: str = "http://127.0.0.1:8001", *, timeout_seconds: float = 600) -> None:
+        from ai_lab.client.connection import Connection  # noqa: PLC0415 - 0.3 s, only where a client is made
+
+        self._connection = Connection(base_url, timeout_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    # -- chat ----------------------------------------------------------------------------------------------------
+
+    def chat(
+        self,
+        message: str,
+        session_id: str | None = None,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        local_only: bool | None = None,
+    ) -> Answer:
+        """Say something to a model and wait for the whole answer; without a session_id a conversation is started."""
+        return self._connection.send(
+            calls.chat(
+                message, session_id=session_id, model=model, system=system, options=options, local_only=local_only
+            )
+        )
+
+    def stream(
+        self,
+        message: str,
+        session_id: str | None = None,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        local_only: bool | None = None,
+    ) -> AnswerStream:
+        """Say something to a model and see the answer grow; see ``AnswerStream``."""
+        call = calls.chat(
+            message,
+            stream=True,
+            session_id=session_id,
+            model=model,
+            system=system,
+            options=options,
+            local_only=local_only,
+        )
+        reader = EventReader()
+        return AnswerStream(self._connection.deltas(call, reader), reader)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the models of all providers, each with its ``id``."""
+        return self._connection.send(calls.models())
+
+    def health(self) -> dict[str, Any]:
+        """Return how the server is, component by component."""
+        return self._connection.send(calls.health())
+
+    # -- conversations -------------------------------------------------------------------------------------------
+
+    def conversations(self, query: str | None = None, *, archived: bool | None = None) -> Iterator[Conversation]:
+        """Yield conversations, the latest changed first; ``query``: words that a message or the title holds."""
+        return self._every(lambda after: calls.conversations(query, archived, after))
+
+    def create(
+        self,
+        session_id: str | None = None,
+        *,
+        title: str | None = None,
+        local_only: bool | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        """Start a conversation."""
+        return self._connection.send(
+            calls.create(session_id=session_id, title=title, local_only=local_only, metadata=metadata)
+        )
+
+    def conversation(self, session_id: str) -> Conversation:
+        """Return a conversation without its messages."""
+        return self._connection.send(calls.conversation(session_id))
+
+    def messages(self, session_id: str) -> Iterator[Message]:
+        """Yield the messages in the order in which they were said."""
+        return self._every(lambda after: calls.messages(session_id, after))
+
+    def append(
+        self,
+        session_id: str,
+        role: str,
+        content: str,
+        *,
+        thought_process: str | None = None,
+        created_at: datetime | None = None,
+    ) -> Message:
+        """Append a message without asking a model."""
+        return self._connection.send(calls.append(session_id, role, content, thought_process, created_at))
+
+    def rename(self, session_id: str, title: str | None) -> Conversation:
+        """Give a conversation another title."""
+        return self._connection.send(calls.change(session_id, title=title))
+
+    def archive(self, session_id: str, *, archived: bool = True) -> Conversation:
+        """Take a conversation out of the list, or put it back."""
+        return self._connection.send(calls.change(session_id, archived=archived))
+
+    def delete(self, session_id: str) -> None:
+        """Delete a conversation and its messages for good."""
+        self._connection.send(calls.delete(session_id))
+
+    def export(self, session_id: str | None = None, format: ExportFormat = "jsonl") -> str:  # noqa: A002 - as by HTTP
+        """Return a conversation as a file; without a session_id all of them (json or jsonl)."""
+        return self._connection.send(calls.export(session_id, format))
+
+    def import_(self, data: str | bytes) -> ImportReport:
+        """Bring an export (json or jsonl) back; what is there already is left as it is."""
+        return self._connection.send(calls.import_(data))
+
+    # -- agents --------------------------------------------------------------------------------------------------
+
+    def agent_state(self, session_id: str) -> AgentState:
+        """Return an agent's current state."""
+        return self._connection.send(calls.agent_state(session_id))
+
+    def save_agent_state(
+        self,
+        session_id: str,
+        message: str | None = None,
+        status: str | None = None,
+        *,
+        feedback: str | None = None,
+        thought_process: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> AgentState:
+        """Make this an agent's current state; the one before stays in the history."""
+        call = calls.save_agent_state(
+            session_id, message=message, status=status, feedback=feedback, thought_process=thought_process, data=data
+        )
+        return self._connection.send(call)
+
+    def agent_states(self, session_id: str) -> Iterator[AgentState]:
+        """Yield all states of an agent, the newest first."""
+        return self._every(lambda after: calls.agent_states(session_id, after))
+
+    def _every(self, page_after: Callable[[str | None], Call[Page[T]]]) -> Iterator[T]:
+        page = self._connection.send(page_after(None))
+        while True:
+            yield from page.data
+            if not page.after:
+                return
+            page = self._connection.send(page_after(page.after))
+
+
+class AnswerStream:
+    """An answer that grows: iterate over its pieces, then ``answer`` is the whole of it.
+
+    In a ``with`` block the connection is closed in any case, also where the program fails between two pieces.
+    """
+
+    def __init__(self, deltas: Generator[Delta, None, None], reader: EventReader) -> None:
+        self._deltas = deltas
+        self._reader = reader
+
+    @property
+    def answer(self) -> Answer:
+        """Return the whole answer; raises ``InvalidRequest`` before the stream was read to its end."""
+        return self._reader.answer
+
+    def close(self) -> None:
+        """Leave: the server stops the model and keeps what it has said."""
+        self._deltas.close()
+
+    def __iter__(self) -> Iterator[Delta]:
+        return self._deltas
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
