@@ -47,11 +47,17 @@ class EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, events: AsyncIterator[bytes], on_leave: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        on_leave: Callable[[], None],
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._events = events
         self._on_leave = on_leave
+        self._heartbeat_seconds = heartbeat_seconds
         self._sent_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,8 +81,8 @@ class EventStream(Response):
     async def _beat(self, send: Send) -> None:
         """Keep proxies from closing a connection on which a model thinks."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-            if time.monotonic() - self._sent_at >= HEARTBEAT_SECONDS:
+            await asyncio.sleep(self._heartbeat_seconds)
+            if time.monotonic() - self._sent_at >= self._heartbeat_seconds:
                 await send({"type": "http.response.body", "body": b": keep-alive\n\n", "more_body": True})
 
 
