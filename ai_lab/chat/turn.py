@@ -50,13 +50,14 @@ class Turn:
         self._grown = asyncio.Event()
         self._outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._outcome.add_done_callback(_retrieve)
-        self._generating: asyncio.Task[None] | None = None
+        self._started_ms = monotonic_ms()
+        self._generating = asyncio.create_task(self._generate())
+        # Not at the end of the task itself: one that is cancelled before its first step never gets there.
+        self._generating.add_done_callback(lambda _: self._grown.set())
         self._end_if_cancelled: Literal["incomplete", "interrupted"] = "incomplete"
 
     async def run(self) -> None:
         """Make the answer and save it, to its end or as far as it came. Raises nothing; see ``result``."""
-        started_ms = monotonic_ms()
-        self._generating = asyncio.create_task(self._generate(started_ms))
         flushing = asyncio.create_task(self._flush_regularly())
         await asyncio.wait({self._generating})
         flushing.cancel()
@@ -69,12 +70,12 @@ class Turn:
             status = "failed"
         elif self._last is not None and self._last.finish_reason == "length":
             status = "incomplete"
-        await self._save_end(status, error, monotonic_ms() - started_ms)
+        await self._save_end(status, error, monotonic_ms() - self._started_ms)
 
     def cancel(self, *, stopping: bool = False) -> None:
         """Stop the model; what it said so far is kept as incomplete, or interrupted where the server is stopping."""
         self._end_if_cancelled = "interrupted" if stopping else "incomplete"
-        if self._generating is not None:
+        if not self._generating.cancelling():  # a second one would break off the closing of the model's connection
             self._generating.cancel()
 
     async def result(self) -> Answer:
@@ -98,16 +99,16 @@ class Turn:
                     delta="".join(chunk.text for chunk in chunks),
                     thought_process_delta=thought or None,
                 )
-            if self._generating is None or (self._generating.done() and not self._pending):
+            if self._generating.done() and not self._pending:
                 return
 
-    async def _generate(self, started_ms: float) -> None:
+    async def _generate(self) -> None:
         stream = self._chunks(self)
         try:
             async for chunk in stream:
                 if chunk.text or chunk.reasoning:
                     if self._first_token_ms is None:
-                        self._first_token_ms = monotonic_ms() - started_ms
+                        self._first_token_ms = monotonic_ms() - self._started_ms
                     self._text.append(chunk.text)
                     if chunk.reasoning:
                         self._thoughts.append(chunk.reasoning)
@@ -119,7 +120,6 @@ class Turn:
                 raise StreamBroken("The model's answer ended without its end marker; what came is kept.")
         finally:
             await stream.aclose()
-            asyncio.get_running_loop().call_soon(self._grown.set)  # after this task counts as done
 
     async def _flush_regularly(self) -> None:
         """Save what has come so far, twice a second, so that a crash costs at most that much."""
@@ -175,7 +175,7 @@ class Turn:
 
     def _error(self) -> LabError | None:
         task = self._generating
-        if task is None or task.cancelled() or (error := task.exception()) is None:
+        if task.cancelled() or (error := task.exception()) is None:
             return None
         if isinstance(error, LabError):
             return error

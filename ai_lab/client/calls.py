@@ -41,7 +41,7 @@ class Call(Generic[T_co]):
         read: makes the result of the body of the answer.
         params: of the address; None is left out.
         body: JSON, or bytes with ``headers`` saying what they are.
-        is_read: of a status that is no success, whether its body is an answer all the same.
+        answers_with: statuses that are no success and whose body is an answer all the same.
         settled_by: this error, where the call had to be sent again, says that the first time had done it.
     """
 
@@ -51,7 +51,7 @@ class Call(Generic[T_co]):
     params: dict[str, Any] = field(default_factory=dict)
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
-    is_read: Callable[[int], bool] = lambda _status: False
+    answers_with: tuple[int, ...] = ()
     settled_by: type[LabError] | None = None
 
     def request(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def models() -> Call[list[dict[str, Any]]]:
 
 def health() -> Call[dict[str, Any]]:
     """Say how the server is, component by component; a server that is unwell answers too."""
-    return Call("GET", "/health/detailed", json.loads, is_read=lambda status: status == 503)  # noqa: PLR2004 - HTTP's
+    return Call("GET", "/health/detailed", json.loads, answers_with=(503,))
 
 
 def _given(**fields: Any) -> dict[str, Any]:

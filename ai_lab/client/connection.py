@@ -147,7 +147,7 @@ class AsyncConnection:
 
 
 def _result(call: Call[T], response: httpx.Response, attempts: Attempts) -> T:
-    if response.is_success or call.is_read(response.status_code):
+    if response.is_success or response.status_code in call.answers_with:
         try:
             return call.read(response.content)
         except ValueError as reason:

@@ -21,14 +21,14 @@ from backend.openai_shapes import (
     ModelList,
 )
 from backend.openai_translation import answer_events, chat_request, vector, whole_answer
-from backend.sse import HEARTBEAT_SECONDS, MEDIA_TYPE, EventStream, cancel_when_gone
+from backend.sse import CONTENT, HEARTBEAT_SECONDS, EventStream, cancel_when_gone
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer, or with `stream: true` events: chunks as OpenAI sends them, then `[DONE]`. "
         "A failure in the middle is an event with `error`, and no `[DONE]`.",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+        "content": CONTENT,
     }
 }
 ModelPath = Annotated[str, Path(min_length=1, description="provider/model, or a bare model name.")]
@@ -80,12 +80,16 @@ async def create_embeddings(body: EmbeddingRequest, lab: LabDep, request: Reques
         raise UnsupportedFeature("Vectors have the length that the model gives them. Leave it out.", param="dimensions")
     texts = [body.input] if isinstance(body.input, str) else body.input
     embedding = asyncio.create_task(model.provider.embed(model.model, texts))
-    watching = await cancel_when_gone(request, lambda: None if embedding.cancel() else None)
+
+    def stop() -> None:
+        embedding.cancel()
+
+    watching = await cancel_when_gone(request, stop)
     try:
         await asyncio.wait({embedding})
     finally:
         watching.cancel()
-        embedding.cancel()
+        stop()
     if embedding.cancelled():
         raise RequestCancelled("The client left before the vectors were made.")
     return EmbeddingList(

@@ -52,8 +52,9 @@ async def test_a_client_that_leaves_in_silence_ends_the_work() -> None:
 
     async def silent() -> AsyncIterator[bytes]:
         await left.wait()
-        return
-        yield b""
+        nothing: list[bytes] = []
+        for piece in nothing:
+            yield piece
 
     client = Client()
     stream = asyncio.create_task(EventStream(silent(), left.set)(SCOPE, client.receive, client.send))

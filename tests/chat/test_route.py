@@ -111,7 +111,7 @@ def test_json_must_be_called_json(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(("given", "taken"), [("abc-123", True), ("a b", False), ("x" * 200, False), ("ü", False)])
 def test_a_well_formed_request_id_is_taken_over(http: httpx.Client, given: str, *, taken: bool) -> None:
-    response = http.get("/health/live", headers={"x-request-id": given.encode()})
+    response = http.get("/health/live", headers=[(b"x-request-id", given.encode())])
     assert (response.headers["x-request-id"] == given) is taken
     assert response.headers["x-request-id"]
 

@@ -23,7 +23,8 @@ from tests.lab_server import LabServer, serve_lab
 
 _CLIENTS = 10
 _LONGEST_SECONDS = 1.5
-_CALM_SECONDS = 5.0
+#: Kept connections to models' servers, at most two of them to the engine, come and go; a leak grows with the cuts.
+_KEPT_CONNECTIONS = 3
 _MODELS = ("embedded/SmolLM2-135M-Instruct.Q4_1", "hanging/tiny")
 #: (path, whether it streams); each with each model.
 _WAYS = (("/chat", True), ("/chat", False), ("/v1/chat/completions", True), ("/v1/chat/completions", False))
@@ -41,7 +42,8 @@ class Counts:
 
     def exceeds(self, base: Counts) -> list[str]:
         """Return the names of what there is more of than in ``base``."""
-        return [name for name, value in vars(self).items() if value > getattr(base, name)]
+        allowed = {"descriptors": _KEPT_CONNECTIONS}
+        return [name for name, value in vars(self).items() if value > getattr(base, name) + allowed.get(name, 0)]
 
 
 @dataclass
@@ -59,7 +61,7 @@ class CutReport:
     faults: list[str] = field(default_factory=list)
 
 
-async def cut_streams(data_dir: Path, count: int, *, seed: int) -> CutReport:
+async def cut_streams(data_dir: Path, count: int, *, seed: int, calm_within_seconds: float) -> CutReport:
     """Cut ``count`` answers, ten at a time, of the real engine and of a scripted model that never ends."""
     report = CutReport()
     chance = random.Random(seed)  # noqa: S311 - for moments, not for secrets
@@ -74,14 +76,14 @@ async def cut_streams(data_dir: Path, count: int, *, seed: int) -> CutReport:
         async with serve_lab(settings) as server:
             client = _Clients(server, model, report)
             watching = asyncio.create_task(client.watch_upstream())
-            await asyncio.gather(*(client.cut_one(way, 1.0) for way in _every_way()))  # everything is loaded and open now
+            await asyncio.gather(*(client.cut_one(way, 1.0) for way in _every_way()))  # loads and opens everything
             client.forget()
             report.base = await _settled(server)
             turns = itertools.cycle(_every_way())
             plan = [(next(turns), chance.uniform(0, _LONGEST_SECONDS)) for _ in range(count)]
             chance.shuffle(plan)
             await asyncio.gather(*(client.cut_many(plan[first::_CLIENTS]) for first in range(_CLIENTS)))
-            await _wait_for_calm(server, report)
+            await _wait_for_calm(server, report, calm_within_seconds)
             await client.check_upstream()
             await client.check_stored()
             watching.cancel()
@@ -216,7 +218,7 @@ async def _settled(server: LabServer) -> Counts:
     raise AssertionError(f"the server does not come to rest: {before}")
 
 
-async def _wait_for_calm(server: LabServer, report: CutReport) -> None:
+async def _wait_for_calm(server: LabServer, report: CutReport, within_seconds: float) -> None:
     assert report.base
     started = time.monotonic()
     while True:
@@ -225,8 +227,8 @@ async def _wait_for_calm(server: LabServer, report: CutReport) -> None:
         if not more:
             report.calm_seconds = time.monotonic() - started
             return
-        if time.monotonic() - started > _CALM_SECONDS:
-            report.faults.append(f"more than before after {_CALM_SECONDS:g} s: {', '.join(more)}")
+        if time.monotonic() - started > within_seconds:
+            report.faults.append(f"more than before after {within_seconds:g} s: {', '.join(more)}")
             return
         await asyncio.sleep(0.05)
 

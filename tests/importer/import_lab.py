@@ -84,11 +84,13 @@ class ImportLab:
         return self._ask(read)
 
     def fingerprint(self) -> dict[str, tuple[str, int]]:
-        """Return hash and time of every file of the source folder."""
+        """Return hash and time of everything in the source folder, and the times of the folders."""
         return {
-            str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
-            for path in sorted(self.source.rglob("*"))
-            if path.is_file()
+            str(path): (
+                hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest(),
+                path.stat().st_mtime_ns,
+            )
+            for path in [self.source, *sorted(self.source.rglob("*"))]
         }
 
     def _ask(self, question: Callable[[Database], Awaitable[T]]) -> T:

@@ -13,9 +13,13 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
+from ai_lab.conversations import Conversations
 from ai_lab.conversations.tables import messages
 from ai_lab.database import Database
+from ai_lab.importer.earlier_json import conversation_file
+from ai_lab.importer.service import Importer
 from ai_lab.importer.tables import imported_sources
+from ai_lab.importer.text_file import ignore_bytes
 from tests.importer.import_lab import ImportLab
 
 COMMAND = Path(__file__).resolve().parent.parent.parent / "migrate_json_to_db.py"
@@ -83,11 +87,15 @@ def test_killed_at_any_moment_it_finishes_with_one_copy(lab: ImportLab, *, thoro
     assert counts(lab.url) == (noted, found)
 
 
-def test_two_imports_at_once_bring_in_one_copy(lab: ImportLab) -> None:
-    for number in range(60):
-        lab.write(f"conversations/s{number}.json", said("s", SMALL))
-    both = [
-        subprocess.Popen([sys.executable, COMMAND, "--source", lab.source], stdout=subprocess.DEVNULL) for _ in range(2)
-    ]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
-    assert counts(lab.url) == (60, {f"s{number}": SMALL for number in range(60)})
+async def test_imports_at_once_bring_in_one_copy(tmp_path: Path, database_url: str) -> None:
+    databases = [Database(make_url(database_url)) for _ in range(4)]
+    for number in range(20):
+        path = tmp_path / f"s{number}.json"
+        path.write_text(json.dumps(said("s", SMALL)), encoding="utf-8")
+        (source,) = conversation_file(path, ignore_bytes)
+        outcomes = await asyncio.gather(*(Importer(database).bring_in(source, "test") for database in databases))
+        assert sorted(outcome.action for outcome in outcomes) == ["known", "known", "known", "new"]
+        page = await Conversations(databases[0]).messages(source.session_id, limit=100)
+        assert len(page.data) == SMALL
+    for database in databases:
+        await database.close()
