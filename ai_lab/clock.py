@@ -19,8 +19,16 @@ def monotonic_ms() -> float:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """Return ``moment`` in UTC; a naive one is taken to be UTC already."""
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    """Return ``moment`` in UTC; a naive one is taken to be UTC already.
+
+    The first and last hours of the calendar have no equal in UTC in every zone; the nearest moment stands for them.
+    """
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC) if moment.year == 1 else datetime.max.replace(tzinfo=UTC)
 
 
 def new_id() -> str:

@@ -16,21 +16,16 @@ from ai_lab.errors import InvalidRequest, LabError, ProviderError, UnsupportedFe
 from ai_lab.providers import ChatRequest, Chunk, Message, Usage
 from ai_lab.providers.types import OPTION_NAMES
 from backend.errors import openai_error, problem_of
-from backend.openai_shapes import (
+from backend.openai_answers import (
     AnswerDetails,
     AnswerMessage,
     AskedCall,
     ChatCompletion,
     Choice,
-    CompletionRequest,
-    ImagePart,
-    OtherPart,
     PromptDetails,
-    PromptMessage,
-    RefusalPart,
-    TextFormat,
     TokenUsage,
 )
+from backend.openai_requests import CompletionRequest, ImagePart, OtherPart, PromptMessage, RefusalPart, TextFormat
 from backend.sse import event
 
 _DONE = b"data: [DONE]\n\n"

@@ -37,10 +37,8 @@ async def serve_lab(settings: Settings) -> AsyncIterator[LabServer]:
         config = uvicorn.Config(create_app(lab), log_config=None, access_log=False, timeout_graceful_shutdown=10)
         server = _Server(config)
         listening = socket.create_server(("127.0.0.1", 0))
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        serving = asyncio.create_task(server.serve(sockets=[listening]))  # connections wait until it has begun
         try:
-            while not server.started:
-                await asyncio.sleep(0.01)
             yield LabServer(lab, f"http://127.0.0.1:{listening.getsockname()[1]}")
         finally:
             server.should_exit = True

@@ -21,6 +21,7 @@ from ai_lab.providers import ChatRequest, Chunk, ResolvedModel, Usage
 from ai_lab.providers.types import FinishReason
 
 _STOP_SECONDS = 5.0
+_AHEAD_CHUNKS = 32
 _REMEDY = "Leave it out, or choose a model that can: one of the embedded engine, Ollama or an OpenAI-compatible server."
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Completion:
                 self._pending.append(chunk)
                 self._grown.set()
                 finished = finished or chunk.finish_reason is not None
+                if len(self._pending) > _AHEAD_CHUNKS:  # a model that never has to wait lets others have a turn
+                    await asyncio.sleep(0)
         if not finished:
             raise StreamBroken("The model's answer ended without its end marker.")
 

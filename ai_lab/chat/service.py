@@ -111,8 +111,14 @@ class Chat:
         turn = Turn(self._conversations, opened, chunks, [])
         task = asyncio.create_task(turn.run())
         self._running[turn] = task
-        task.add_done_callback(lambda _: self._running.pop(turn, None))
+        task.add_done_callback(lambda task: self._ended(turn, task))
+        if self._stopping:  # the stop came while the message was being saved
+            turn.cancel(stopping=True)
         return turn
+
+    def _ended(self, turn: Turn, task: asyncio.Task[None]) -> None:
+        self._running.pop(turn, None)
+        turn.give_up(None if task.cancelled() else task.exception())
 
 
 async def _ask(

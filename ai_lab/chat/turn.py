@@ -78,6 +78,12 @@ class Turn:
         if not self._generating.cancelling():  # a second one would break off the closing of the model's connection
             self._generating.cancel()
 
+    def give_up(self, error: BaseException | None) -> None:
+        """Let nobody wait for a result that will not come; does nothing once there is one."""
+        if error is not None:
+            logger.error("answer %s could not be saved", self.message.message_id, exc_info=error)
+        self._fail(LabError("The answer could not be saved. The log has the details."))
+
     async def result(self) -> Answer:
         """Return the whole answer once it is saved. Raises what went wrong."""
         return await asyncio.shield(self._outcome)

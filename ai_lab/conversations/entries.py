@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import (
@@ -29,13 +28,6 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _SHOWN_FAULTS = 3
 
 
-def _in_range(moment: datetime) -> datetime:
-    try:
-        return as_utc(moment)
-    except OverflowError:
-        raise ValueError("must lie between the years 1 and 9999 in UTC") from None
-
-
 def _keep_unknown(fields: Any, known: Iterable[str], kept_in: str) -> Any:
     """Move fields of other programs to where any JSON may stand, so that nothing is lost."""
     if not isinstance(fields, dict):
@@ -47,7 +39,7 @@ def _keep_unknown(fields: Any, known: Iterable[str], kept_in: str) -> Any:
     return {name: fields[name] for name in fields.keys() - unknown.keys()} | {kept_in: unknown | present}
 
 
-_Moment = Annotated[Moment, AfterValidator(_in_range)]
+_Moment = Annotated[Moment, AfterValidator(as_utc)]
 
 
 class ImportedMessage(BaseModel):
@@ -55,7 +47,7 @@ class ImportedMessage(BaseModel):
 
     message_id: Annotated[str, StringConstraints(max_length=36, pattern=_NO_NUL)] | None = None
     role: Annotated[Role, BeforeValidator(known_role)]
-    content: Annotated[Text, BeforeValidator(lambda value: "" if value is None else value)]
+    content: Annotated[Text | None, AfterValidator(lambda text: text or "")]
     thought_process: Text | None = None
     status: Status = "complete"
     model: ShortText | None = None

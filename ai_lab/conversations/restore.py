@@ -115,7 +115,8 @@ async def _add(repository: ConversationRepository, session_id: str, rows: list[d
     are_free = len(set(given)) == len(given)
     for start in range(0, len(given), _BATCH):
         are_free = are_free and not await repository.has_any(given[start : start + _BATCH])
-    ids = {message_id: message_id if are_free else new_id() for message_id in given}
+    ids = [row["message_id"] if are_free and row["message_id"] else new_id() for row in rows]
+    questions = {row["message_id"]: message_id for row, message_id in zip(rows, ids, strict=True)}
     moment = now()
     for start in range(0, len(rows), _BATCH):
         batch = []
@@ -123,8 +124,8 @@ async def _add(repository: ConversationRepository, session_id: str, rows: list[d
             own = {
                 "session_id": session_id,
                 "sequence": sequence,
-                "message_id": ids.get(row["message_id"]) or new_id(),
-                "reply_to": ids.get(row["reply_to"]),
+                "message_id": ids[sequence - 1],
+                "reply_to": questions.get(row["reply_to"]) if row["reply_to"] else None,
                 "created_at": row["created_at"] or moment,
                 "updated_at": row["created_at"] or moment,
             }

@@ -198,7 +198,16 @@ def _translate(error: DBAPIError) -> LabError | None:
         return _busy()
     if "disk is full" in text or "no space left" in text or "could not extend file" in text:
         return DatabaseFull("The disk with the database is full. Free some space; nothing of this request was saved.")
-    unreachable = ("connection", "too many clients", "disk i/o", "shutting down", "starting up", "timeout", "readonly")
+    unreachable = (
+        "connection",
+        "too many clients",
+        "disk i/o",
+        "unable to open",
+        "shutting down",
+        "starting up",
+        "timeout",
+        "readonly",
+    )
     if error.connection_invalidated or any(sign in text for sign in unreachable):
         return DatabaseUnavailable(
             "The database cannot be used at the moment. What was acknowledged is safe; try again.",

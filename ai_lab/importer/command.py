@@ -11,7 +11,6 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from sqlalchemy.engine import URL
 
 from ai_lab.database import Database, database_address
 from ai_lab.database.address import shown
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        url = database_address(Settings.load())
+        settings = Settings.load()
         _see_that_report_can_be_written(options.report)
         with ExitStack() as stack:
             inputs = find_inputs(options.source or Path()) if options.source or not options.from_database else []
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 earlier = stack.enter_context(EarlierDatabase(options.from_database))
                 inputs.append(database_input(earlier))
                 notes = _what_stays(earlier)
-            report = asyncio.run(_run(url, inputs, dry_run=options.dry_run))
+            report = asyncio.run(_run(settings, inputs, dry_run=options.dry_run))
             if notes:
                 report.files[-1].notes = notes
     except StartupError as error:
@@ -56,10 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped. Run the same command again to import the rest.", file=sys.stderr)  # noqa: T201 - as above
         return _INTERRUPTED
-    if options.report:
-        options.report.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print_report(report)
-    return 0 if report.is_complete else 1
+    is_written = not options.report or _is_written(report, options.report)
+    return 0 if report.is_complete and is_written else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="only say what would come in; change nothing")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write what was done as JSON")
     return parser
+
+
+def _is_written(report: ImportReport, path: Path) -> bool:
+    text = json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        # A file name that is no UTF-8 is written as JSON's own escapes.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        print(f"error: the report cannot be written to {path} ({error.strerror})", file=sys.stderr)  # noqa: T201 - as above
+        return False
+    return True
 
 
 def _see_that_report_can_be_written(path: Path | None) -> None:
@@ -101,10 +110,10 @@ def _what_stays(earlier: EarlierDatabase) -> list[str]:
     return notes
 
 
-async def _run(url: URL, inputs: list[Input], *, dry_run: bool) -> ImportReport:
-    report = ImportReport(dry_run, shown(url))
+async def _run(settings: Settings, inputs: list[Input], *, dry_run: bool) -> ImportReport:
+    report = ImportReport(dry_run, shown(database_address(settings)))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    async with _importing(url, dry_run=dry_run) as importer:
+    async with _importing(settings, dry_run=dry_run) as importer:
         with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
             sizes = [_size(item.path) for item in inputs]
             # Each source is read twice, see service.py.
@@ -134,9 +143,9 @@ async def _take(item: Input, importer: Importing, report: FileReport, watcher: W
 
 
 @asynccontextmanager
-async def _importing(url: URL, *, dry_run: bool) -> AsyncIterator[Importing]:
+async def _importing(settings: Settings, *, dry_run: bool) -> AsyncIterator[Importing]:
     if dry_run:
-        database = await _database_as_it_is(url)
+        database = await _database_as_it_is(settings)
         rehearsal = Rehearsal(database)
         try:
             yield rehearsal
@@ -145,6 +154,7 @@ async def _importing(url: URL, *, dry_run: bool) -> AsyncIterator[Importing]:
             if database:
                 await database.close()
         return
+    url = database_address(settings)
     await prepare_database(url)
     database = Database(url)
     try:
@@ -153,8 +163,9 @@ async def _importing(url: URL, *, dry_run: bool) -> AsyncIterator[Importing]:
         await database.close()
 
 
-async def _database_as_it_is(url: URL) -> Database | None:
+async def _database_as_it_is(settings: Settings) -> Database | None:
     """Return the database, or None where there is none yet; raises ``StartupError`` where it needs an upgrade."""
+    url = database_address(settings)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():  # noqa: ASYNC240 - nobody waits
         return None
     found = await check_database(url)

@@ -22,6 +22,10 @@ def print_report(report: ImportReport, console: Console | None = None) -> None:
     for heading, lines in (
         ("Could not be imported", [line for file in report.files for line in _damages(file)]),
         ("Imported under another name", [line for file in report.files for line in _renamed(file)]),
+        (
+            "Deleted here since an earlier import, so left out",
+            [line for file in report.files for line in _deleted(file)],
+        ),
         ("Warnings", [line for file in report.files for line in file.remarks]),
         ("Left where it is", [line for file in report.files for line in file.notes]),
     ):
@@ -77,6 +81,10 @@ def _renamed(file: FileReport) -> list[str]:
         f"{session['named_in_source']} ({session['holds']}) in {file.path} → {session['session_id']}"
         for session in renamed
     ]
+
+
+def _deleted(file: FileReport) -> list[str]:
+    return [f"{session['session_id']} in {file.path}" for session in file.sessions if session["action"] == "deleted"]
 
 
 def _printable(text: str) -> str:

@@ -91,21 +91,22 @@ class EarlierDatabase:
 
     def _untouched(self) -> tuple[Path, str]:
         """Return a file that can be read without changing anything in the source's folder, and how to open it."""
-        beside = [self.path.with_name(self.path.name + end) for end in ("-wal", "-journal")]
+        file = self.path.resolve()  # the logs lie beside the file itself, not beside a link to it
+        beside = [file.with_name(file.name + end) for end in ("-wal", "-journal")]
         pending = [path for path in beside if path.is_file() and path.stat().st_size]
         if not pending:
-            with self.path.open("rb") as file:
-                uses_log = file.read(20)[18:20] == b"\x02\x02"
+            with file.open("rb") as start:
+                uses_log = start.read(20)[18:20] == b"\x02\x02"
             # With a write-ahead log SQLite would create files beside the source, even for reading.
-            return self.path, "mode=ro&immutable=1" if uses_log else "mode=ro"
+            return file, "mode=ro&immutable=1" if uses_log else "mode=ro"
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="ai-lab-import-")))
-        files = [self.path, *pending]
+        files = [file, *pending]
         before = [_state(path) for path in files]
         for path in files:
             shutil.copyfile(path, folder / path.name)
         if before != [_state(path) for path in files]:
             raise DatabaseUnusable(f"{self.path} is being written. Stop the earlier AI-Lab and try again.")
-        return folder / self.path.name, "mode=rw"
+        return folder / file.name, "mode=rw"
 
     def _index(self, table: str) -> None:
         """Number the rows by session in a temporary table (the file itself may have no index to find them by)."""

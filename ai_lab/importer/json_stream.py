@@ -21,6 +21,7 @@ from ai_lab.importer.text_file import TextFile, Watcher, ignore_bytes
 #: The memory that the text of one value (a message; in a ChatGPT export a conversation) may need.
 VALUE_LIMIT_BYTES = 32 * 1024 * 1024
 _WINDOW_BYTES = 256 * 1024
+_LARGEST_STEP_BYTES = 1024 * 1024  # more would fetch the next values too, whose emoji widen the whole window
 _DECODER = json.JSONDecoder(strict=False)  # a raw tab or line break within a text is no reason to lose it
 _SPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_TOKEN = 32  # an error this close to the window's end may only mean that the rest is not there yet
@@ -144,7 +145,7 @@ class JsonFile:
             return False
         rest, start = self._window[self._at :], self._position_of(self._at)
         room = max(1, VALUE_LIMIT_BYTES // _width(rest) - len(rest))
-        more = self._text.read(min(room, max(self._window_bytes, len(rest))))
+        more = self._text.read(min(room, max(self._window_bytes, min(len(rest), _LARGEST_STEP_BYTES))))
         if not more:
             self._is_whole = True
             return False

@@ -23,7 +23,7 @@ _STATUSES = frozenset({"complete", "incomplete", "interrupted", "failed"})
 # AI Lab's own exports: places in a database that the import assigns anew.
 _OWN_MESSAGE, _OWN_STATE = frozenset({"message_id", "sequence"}), frozenset({"state_id", "sequence"})
 _OWN_CONVERSATION = frozenset({"session_id", "message_count", "created_at", "updated_at"})
-_ASSIGNED_ANEW = ("message_id", "state_id", "session_id", "sequence", "updated_at", "message_count")
+_ASSIGNED_ANEW = ("message_id", "state_id", "session_id", "sequence", "updated_at", "message_count", "reply_to")
 _OWN_TEXTS = {"model": 255, "provider": 64, "finish_reason": 32}
 _OWN_OBJECTS = ("usage", "timings", "error")
 _STATUS_LENGTH = 255

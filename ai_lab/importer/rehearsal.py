@@ -47,7 +47,7 @@ class Rehearsal:
             yield ImportRepository(db)
 
     def _note(self, source: Source, place: Place) -> None:
-        with closing(source.read()) as records, self._notes:
+        with closing(source.read()) as records, self._notes:  # the connection ends its transaction with the block
             self._notes.executemany(
                 "INSERT OR REPLACE INTO said VALUES (?, ?, ?, ?)",
                 ((source.holds, place.session_id, number, record.digest()) for number, record in enumerate(records, 1)),

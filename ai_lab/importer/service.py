@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from ai_lab.clock import new_id, now
 from ai_lab.database import Database
 from ai_lab.errors import DatabaseBusy, SourceDamaged
+from ai_lab.importer.cleaning import Cleaner
 from ai_lab.importer.placement import DatabaseShelf, Place, Shelf, find_place
 from ai_lab.importer.records import Holds, Record, Source
 from ai_lab.importer.repository import ImportRepository
@@ -34,9 +35,12 @@ _EMPTY: dict[Holds, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a source: ``added`` records under ``session_id``."""
+    """What became of a source: ``added`` records under ``session_id``.
 
-    action: Literal["new", "extended", "known", "empty"]
+    ``known`` was there already, ``deleted`` was imported once and deleted here since, ``empty`` says nothing.
+    """
+
+    action: Literal["new", "extended", "known", "deleted", "empty"]
     session_id: str
     added: int
     found: Survey
@@ -79,7 +83,7 @@ class Importer:
         noted = {
             "fingerprint": found.fingerprint,
             "kind": kind,
-            "origin": source.origin.encode("utf-8", "replace").decode(),
+            "origin": Cleaner().text(source.origin),
             "session_id": place.session_id,
             "rows_added": outcome.added,
             "imported_at": now(),
@@ -117,7 +121,8 @@ async def decide(
         return Outcome("empty", source.session_id, 0, found), None
     known_as = await repository.imported(found.fingerprint) if repository else None
     if known_as is not None:
-        return Outcome("known", known_as, 0, found), None
+        is_there = await shelf.is_taken(source.holds, known_as)
+        return Outcome("known" if is_there else "deleted", known_as, 0, found), None
     place = await find_place(source, shelf)
     added = found.count - (place.already_there or 0)
     action: Literal["new", "extended", "known"] = "known" if not added else "extended"

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from ai_lab.errors import UnsupportedFeature
-from ai_lab.providers.types import Check, ChatRequest, Chunk, FinishReason, Message, ModelInfo, Usage
+from ai_lab.providers.types import ChatRequest, Check, Chunk, FinishReason, Message, ModelInfo, Usage
 
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 

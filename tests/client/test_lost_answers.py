@@ -17,6 +17,7 @@ from ai_lab.errors import AnswerLost, ConversationNotFound, InvalidRequest, Serv
 from ai_lab.settings import ServerEntry, Settings
 from tests.client.either_client import EitherClient, Kind
 from tests.client.lossy_proxy import LossyProxy
+from tests.fakes.http_server import ReceivedRequest
 from tests.fakes.openai_server import CHAT, OpenAIServer, delta, stream_reply
 from tests.lab_server import serve_lab
 from tests.server import ROOT, ServerProcess
@@ -30,6 +31,12 @@ class SlowLab:
 
     url: str
     model: OpenAIServer
+
+    async def asked(self) -> ReceivedRequest:
+        """Wait until the model is asked."""
+        while (request := await self.model.next_request()).path != CHAT:
+            pass
+        return request
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,7 @@ async def _ended(lab: SlowLab) -> str:
 async def test_leaving_a_stream_stops_the_model(kind: Kind, slow_lab: SlowLab) -> None:
     client = EitherClient(kind, slow_lab.url)
     leaving = asyncio.create_task(client.stream("Hi", "s", on_delta=lambda _: False, model="slow/tiny"))
-    asked = await slow_lab.model.next_request()
+    asked = await slow_lab.asked()
     await asyncio.wait_for(asked.disconnected.wait(), 10)
     with pytest.raises(InvalidRequest, match="not complete"):
         await leaving
@@ -137,7 +144,7 @@ async def test_leaving_a_stream_stops_the_model(kind: Kind, slow_lab: SlowLab) -
 async def test_cancelling_a_call_stops_the_model(slow_lab: SlowLab) -> None:
     async with AsyncLabClient(slow_lab.url) as client:
         calling = asyncio.create_task(client.chat("Hi", "s", model="slow/tiny"))
-        asked = await slow_lab.model.next_request()
+        asked = await slow_lab.asked()
         calling.cancel()
         await asyncio.wait_for(asked.disconnected.wait(), 10)
         assert (await _ended(slow_lab)).endswith("incomplete")
@@ -158,7 +165,7 @@ async def test_ctrl_c_stops_the_model(slow_lab: SlowLab, call: str) -> None:
     with subprocess.Popen(  # noqa: ASYNC220 - waited for in a thread
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as script:
-        asked = await slow_lab.model.next_request()
+        asked = await slow_lab.asked()
         script.send_signal(signal.SIGINT)
         await asyncio.wait_for(asked.disconnected.wait(), 10)
         output, _ = await asyncio.to_thread(script.communicate)

@@ -212,7 +212,7 @@ DAMAGED_LINES = {
     b'{"messages": [{"role": "user", "content": "\\ud800"}]}': "line 2",
     b'{"messages": [{"role": "user", "content": "x", "extra": {"a": NaN}}]}': "line 2",
     b'{"messages": [{"role": "user", "content": "x", "unknown": ["\\ud800"]}]}': "line 2",
-    b'{"messages": [{"role": "user", "content": "x", "created_at": "0001-01-01T00:00:00+14:00"}]}': "line 2",
+    b'{"messages": [{"role": "user", "content": "x", "created_at": "0000-01-01T00:00:00Z"}]}': "line 2",
     b'{"messages": [], "session_id": "a/b"}': "line 2",
     b'{"messages": [], "metadata": ' + b'{"a":' * 200 + b"1" + b"}" * 200 + b"}": "line 2",
     b"[" * 100_000: "line 2",
@@ -279,6 +279,17 @@ async def test_messages_beside_others_get_ids_of_their_own(database: Database) -
     second = [message async for message in conversations.all_messages("b")]
     assert len({message.message_id for message in first + second}) == 4
     assert first[1].reply_to == first[0].message_id
+
+
+async def test_ids_that_come_twice_and_the_ends_of_the_calendar_do_no_harm(database: Database) -> None:
+    messages = [
+        {"message_id": "m", "role": "user", "content": "x", "created_at": "0001-01-01T00:00:00+14:00"},
+        {"message_id": "m", "role": "user", "content": "y", "created_at": "9999-12-31T23:00:00-12:00"},
+        {"message_id": "", "role": "assistant", "content": "z", "reply_to": ""},
+    ]
+    data = json.dumps({"messages": messages}).encode()
+    assert len((await _import(database, data)).imported) == 1
+    assert len((await _import(database, data)).skipped) == 1
 
 
 async def test_none_is_missed_in_a_large_lab(database: Database) -> None:

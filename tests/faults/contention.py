@@ -88,7 +88,7 @@ async def _probe(url: str, until: float, seen: Seen) -> None:
 
 
 async def _timed(
-    connection: Connection, method: str, path: str, latencies: list[float], seen: Seen, body: object = None
+    connection: Connection, method: str, path: str, latencies: list[float], seen: Seen, *, body: object = None
 ) -> None:
     started = time.perf_counter()
     try:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import os
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from ai_lab.providers.embedded import Embedded
 from ai_lab.settings import Settings
@@ -200,7 +200,7 @@ async def count(server: LabServer) -> Counts:
     return Counts(
         engine_slots=await embedded.slots_busy(),
         tasks=len(asyncio.all_tasks()),
-        descriptors=len(os.listdir("/proc/self/fd")),
+        descriptors=psutil.Process().num_fds(),
         pooled_connections=server.lab.database.connections_in_use(),
         answers=server.lab.chat.running + server.lab.completions.running,
     )

@@ -41,7 +41,7 @@ class Acknowledged:
 
 @dataclass
 class KillReport:
-    """The sum of all rounds; everything but ``rounds``, ``acknowledged``, ``partial_answers`` and ``ready`` must be 0."""
+    """The sum of all rounds; ``faults`` must be empty."""
 
     rounds: int = 0
     acknowledged: Counter[str] = field(default_factory=Counter)
@@ -223,7 +223,9 @@ def _missing(told: Acknowledged, rows: dict[str, dict[str, Any]], states: list[d
         if row is None or (row["content"], row["status"]) != (text, "complete"):
             faults.append(f"answer {message_id} was done and is {row}")
     kept = {(state["session_id"], state["sequence"]): state["message"] for state in states}
-    faults += [f"state {key} was acknowledged and is missing" for key, text in told.states.items() if kept.get(key) != text]
+    faults += [
+        f"state {key} was acknowledged and is missing" for key, text in told.states.items() if kept.get(key) != text
+    ]
     return faults
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.connection import Connection, Reply
+from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, stream_reply
 from tests.faults.contention import Load, generate_apart
 from tests.server import ServerProcess
 
 _CLIENTS, _APPENDS = 50, 20
 _MESSAGE = {"role": "user", "content": "said while others speak as well"}
+_TURN = {"message": "Tell me a story.", "session_id": "story", "model": "slow/tiny", "stream": True}
 
 
 @pytest.fixture
@@ -31,7 +35,9 @@ async def test_fifty_clients_append_to_one_conversation(tmp_path: Path, own_data
     async def append(client: int) -> list[tuple[int, int]]:
         async with Connection(server.url) as connection:
             replies = [
-                await connection.request("POST", "/conversations/one/messages", {"role": "user", "content": f"{client}/{n}"})
+                await connection.request(
+                    "POST", "/conversations/one/messages", {"role": "user", "content": f"{client}/{n}"}
+                )
                 for n in range(_APPENDS)
             ]
         return [(reply.status, reply.json()["sequence"]) for reply in replies]
@@ -99,32 +105,59 @@ async def test_a_long_lock_is_answered_with_503_and_ends_by_itself(started: Serv
     assert (await _get(started, "/conversations/one")).json()["message_count"] == 1
 
 
-async def test_an_answer_goes_on_while_another_program_holds_the_file(started: ServerProcess) -> None:
-    """The model answers through the embedded engine, so that there are tokens to flow for seconds."""
-    body = {"message": "Tell me a long story.", "session_id": "story", "stream": True, "options": {"max_tokens": 400}}
-    deltas_under_lock = 0
-    with contextlib.ExitStack() as held:
-        async with Connection(started.url) as connection:
-            release = None
-            events = []
-            async for event in connection.stream("/chat", body):
+async def test_an_answer_goes_on_while_another_program_holds_the_file(server: ServerProcess) -> None:
+    async with _slow_model(server, pieces=40), Connection(server.url) as connection:
+        await asyncio.to_thread(server.start)
+        events, under_lock = [], 0
+        with contextlib.ExitStack() as locks:
+            async for event in connection.stream("/chat", _TURN):
                 events.append(event)
-                if len(events) == 5:
-                    release = held.enter_context(_held(started, "IMMEDIATE"))
+                if len(events) == 3:
+                    release = locks.enter_context(_held(server, "IMMEDIATE"))
                     asyncio.get_running_loop().call_later(3, release)
-                elif release is not None and event.name == "message.delta":
-                    deltas_under_lock += 1
+                under_lock += len(events) > 3 and event.name == "message.delta"
+        kept = (await connection.request("GET", "/conversations/story/messages")).json()["data"][-1]
 
-    assert deltas_under_lock > 20
+    assert under_lock > 20, "no pieces came while the lock was held"
     assert events[-1].name == "message.done"
-    answer = events[-1].data
-    kept = (await _get(started, "/conversations/story/messages")).json()["data"][-1]
-    assert kept["content"] == answer["response"] == "".join(e.data["delta"] for e in events[:-1])
-    assert kept["status"] in {"complete", "incomplete"}
+    text = "".join(event.data["delta"] for event in events[:-1])
+    assert (kept["status"], kept["content"], events[-1].data["response"]) == ("complete", text, text)
+
+
+async def test_an_answer_whose_end_meets_a_long_lock_is_saved_afterwards(server: ServerProcess) -> None:
+    async with _slow_model(server, pieces=4), Connection(server.url) as connection:
+        await asyncio.to_thread(server.start)
+        events = []
+        with contextlib.ExitStack() as locks:
+            async for event in connection.stream("/chat", _TURN):
+                events.append(event)
+                if len(events) == 1:
+                    locks.enter_context(_held(server, "IMMEDIATE"))
+        assert (events[-1].name, events[-1].data["code"]) == ("error", "database_busy")
+        text = "".join(event.data["delta"] for event in events[:-1])
+
+        async with asyncio.timeout(30):
+            while True:
+                kept = (await connection.request("GET", "/conversations/story/messages")).json()["data"][-1]
+                if kept["status"] != "streaming":
+                    break
+                await asyncio.sleep(0.1)
+
+    assert (kept["status"], kept["content"]) == ("complete", text)
+
+
+@contextlib.asynccontextmanager
+async def _slow_model(server: ServerProcess, *, pieces: int) -> AsyncIterator[None]:
+    """Give the server a model that says ten pieces in a second."""
+    async with OpenAIServer() as model:
+        parts = [part for number in range(pieces) for part in (delta(content=f"piece {number} "), 0.1)]
+        model.script(CHAT, stream_reply(*parts, delta("stop"), DONE))
+        server.settings["AI_LAB_SERVERS"] = json.dumps({"slow": model.base_url})
+        yield
 
 
 @contextlib.contextmanager
-def _held(server: ServerProcess, how: str) -> Iterator[AsyncIterator[None]]:
+def _held(server: ServerProcess, how: str) -> Iterator[Callable[[], None]]:
     """Hold the file's write lock, as another program would; yields what lets it go early."""
     database = sqlite3.connect(server.data_dir / "ai_lab.sqlite", isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA busy_timeout = 5000")
@@ -152,7 +185,7 @@ async def _get(server: ServerProcess, path: str) -> Reply:
         return await connection.request("GET", path)
 
 
-async def _all_messages(connection: Connection, session_id: str) -> AsyncIterator[dict[str, object]]:
+async def _all_messages(connection: Connection, session_id: str) -> AsyncIterator[dict[str, Any]]:
     after = ""
     while True:
         page = (await connection.request("GET", f"/conversations/{session_id}/messages?limit=100{after}")).json()

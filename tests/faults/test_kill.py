@@ -20,4 +20,6 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(
     assert not report.faults, "\n".join(report.faults[:20])
     assert report.rounds == rounds
     assert min(report.acknowledged[kind] for kind in ("messages", "states", "questions", "answers")) > 0
-    assert report.partial_answers > 0, "no kill met an answer in the making: the rounds have shown less than they should"
+    assert report.partial_answers > 0, (
+        "no kill met an answer in the making: the rounds have shown less than they should"
+    )

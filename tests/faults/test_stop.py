@@ -118,9 +118,7 @@ async def test_a_second_signal_hurries_and_loses_nothing(with_model: ServerProce
 async def test_a_stop_while_the_engine_loads(server: ServerProcess) -> None:
     await asyncio.to_thread(server.start)
     reader = _Reader(server.url, "/chat", _question("one", _EMBEDDED))
-    while not server.children():
-        await asyncio.sleep(0.01)
-    engine = server.children()
+    engine = await asyncio.to_thread(_first_children, server)
 
     started = time.monotonic()
     code = await asyncio.to_thread(server.stop, 60)
@@ -134,7 +132,28 @@ async def test_a_stop_while_the_engine_loads(server: ServerProcess) -> None:
     assert _statuses(server) == ["complete", "interrupted"]
 
 
-async def test_a_client_that_does_not_read_holds_nothing_up(with_model: ServerProcess, hanging_model: OpenAIServer) -> None:
+async def test_an_answer_that_begins_during_the_stop_is_ended_as_well(with_model: ServerProcess) -> None:
+    server = with_model
+    await asyncio.to_thread(server.start)
+    with closing(sqlite3.connect(server.data_dir / "ai_lab.sqlite", isolation_level=None)) as other_program:
+        other_program.execute("BEGIN IMMEDIATE")
+        reader = _Reader(server.url, "/chat", _question("one", "hanging/tiny"))
+        await asyncio.sleep(1)
+        server.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+
+    code = await asyncio.to_thread(server.wait, 60)
+    await asyncio.wait({reader.reading})
+
+    assert code == 0, server.log
+    assert [event.data["code"] for event in reader.events if event.name == "error"] == ["server_stopping"]
+    assert _statuses(server) == ["complete", "interrupted"]
+
+
+@pytest.mark.thorough  # it takes the ten seconds that the server waits for the client
+async def test_a_client_that_does_not_read_holds_nothing_up(
+    with_model: ServerProcess, hanging_model: OpenAIServer
+) -> None:
     server = with_model
     flood = [delta(content="water " * 10_000) for _ in range(400)]
     hanging_model.script(CHAT, stream_reply(*flood, ending="hang"))
@@ -152,6 +171,12 @@ async def test_a_client_that_does_not_read_holds_nothing_up(with_model: ServerPr
         assert code == 0, server.log
         assert elapsed < _LIMIT_SECONDS
         assert _statuses(server) == ["complete", "interrupted"]
+
+
+def _first_children(server: ServerProcess) -> list[psutil.Process]:
+    while not (children := server.children()):
+        time.sleep(0.01)
+    return children
 
 
 def _question(session_id: str, model: str) -> dict[str, Any]:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import make_url
 
+from ai_lab.conversations import Conversations, NewMessage
+from ai_lab.conversations.export import export_everything
+from ai_lab.database import Database
 from tests.importer.import_lab import ImportLab
 
 # What is read does not depend on the kind of database.
@@ -73,3 +78,25 @@ def test_another_encoding_is_told(lab: ImportLab) -> None:
     lab.write("chat.jsonl", lines({"messages": []}).encode("utf-16"))
     assert lab.run() == 1
     assert "JSON Lines must be UTF-8" in lab.out
+
+
+def test_what_ai_lab_itself_exported_comes_back(lab: ImportLab) -> None:
+    async def export_and_delete() -> bytes:
+        database = Database(make_url(lab.url), pooled=False)
+        conversations = Conversations(database)
+        await conversations.append("s", NewMessage(role="user", content="q"), extra={"name": "n"})
+        await conversations.append("s", NewMessage(role="assistant", content="a", thought_process="t"))
+        exported = b"".join([piece async for piece in export_everything(conversations, "jsonl")])
+        await conversations.delete("s")
+        await database.close()
+        return exported
+
+    exported = asyncio.run(export_and_delete())
+    lab.write("conversations.jsonl", exported)
+    assert lab.run() == 0
+    before = json.loads(exported)["messages"]
+    after = [message.model_dump(mode="json", exclude_none=True) for message in lab.messages("s")]
+    anew = {"message_id", "session_id"}
+    assert [{k: v for k, v in message.items() if k not in anew} for message in after] == [
+        {k: v for k, v in message.items() if k not in anew} for message in before
+    ]

@@ -80,6 +80,16 @@ def test_a_file_that_may_not_be_read_is_told(lab: ImportLab) -> None:
     assert code == (1 if os.path.isfile(path) else 0)  # noqa: PTH113 - as the importer sees it
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_file_name_that_is_no_text_is_named_all_the_same(lab: ImportLab) -> None:
+    lab.write(os.fsdecode(b"conversations/a\xff.json"), GOOD)
+    lab.write(os.fsdecode(b"conversations/b\xff.json"), "[")
+    report = lab.report()
+    assert report["totals"]["messages"] == 1
+    assert report["totals"]["damaged"] == 1
+    assert lab.said("a_") == [("user", "ok")]
+
+
 def test_a_terminal_gets_no_control_characters_of_a_file_name(lab: ImportLab) -> None:
     lab.write("conversations/a\x1b[31m[bold]b.json", "[")
     assert lab.run() == 1

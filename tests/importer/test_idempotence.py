@@ -36,6 +36,15 @@ def append(lab: ImportLab, session_id: str, text: str) -> None:
     asyncio.run(go())
 
 
+def delete(lab: ImportLab, session_id: str) -> None:
+    async def go() -> None:
+        database = Database(make_url(lab.url), pooled=False)
+        await Conversations(database).delete(session_id)
+        await database.close()
+
+    asyncio.run(go())
+
+
 def test_a_second_run_adds_nothing_and_says_so(lab: ImportLab) -> None:
     everything(lab)
     first, second = lab.report()["totals"], lab.report()["totals"]
@@ -63,6 +72,16 @@ def test_of_a_conversation_that_went_on_only_the_rest_comes_in(lab: ImportLab) -
     assert [message.sequence for message in lab.messages("a")] == [1, 2, 3, 4]
     assert lab.conversation("a").message_count == 4
     assert lab.report()["totals"]["skipped"] == 1
+
+
+def test_what_was_deleted_here_does_not_come_back_and_is_named(lab: ImportLab) -> None:
+    lab.write("conversations/a.json", said("1"))
+    lab.run()
+    delete(lab, "a")
+    for arguments in ([], ["--dry-run"]):
+        assert lab.run(*arguments) == 0
+        assert "Deleted here since an earlier import" in lab.out
+        assert lab.sessions() == set()
 
 
 def test_states_of_an_agent_that_went_on_are_added(lab: ImportLab) -> None:

@@ -6,7 +6,6 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
@@ -16,9 +15,9 @@ from openai import OpenAI
 from tests.fakes.http_server import Reply
 from tests.fakes.openai_server import DONE, delta, stream_reply
 from tests.openai.conftest import EMBEDDINGS, Upstream
+from tests.openai.prompts import HELLO
 from tests.server import ServerProcess
 
-HELLO: list[Any] = [{"role": "user", "content": "one two three"}]
 _SOON_SECONDS = 3.0
 _SILENT = stream_reply(ending="hang")
 _HALF = stream_reply(delta(content="Hel"), ending="hang")

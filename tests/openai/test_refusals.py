@@ -1,0 +1,96 @@
+"""What is refused, with OpenAI's statuses and codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.fakes.http_server import json_reply
+from tests.openai.conftest import Upstream
+from tests.openai.prompts import HELLO, WEATHER
+from tests.server import ServerProcess
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_unknown_model_is_not_found_and_the_nearest_is_named(client: OpenAI, stream: bool) -> None:
+    with pytest.raises(openai.NotFoundError, match="Did you mean echo/echo") as caught:
+        client.chat.completions.create(model="echo/ecco", messages=HELLO, stream=stream)
+    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_fails_before_the_first_piece_has_its_own_status(client: OpenAI, upstream: Upstream, stream: bool) -> None:
+    too_long = {"error": {"message": "maximum context length is 8", "code": "context_length_exceeded"}}
+    upstream.script(json_reply(too_long, status=400))
+    with pytest.raises(openai.BadRequestError) as overflow:
+        client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream)
+    assert overflow.value.code == "context_length_exceeded"
+    upstream.script(json_reply({"error": {"message": "slow down"}}, status=429, retry_after="7"))
+    with pytest.raises(openai.RateLimitError) as limited:
+        client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream)
+    assert limited.value.response.headers["retry-after"] == "7"
+    with pytest.raises(openai.InternalServerError) as down:
+        client.chat.completions.create(model="down/any", messages=HELLO, stream=stream)
+    assert (down.value.status_code, down.value.code) == (503, "provider_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"tools": WEATHER}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 3, "logprobs": True}, "logprobs"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "audio"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"web_search_options": {"user_location": None}}, "web_search_options"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+            "messages.0.content",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused(client: OpenAI, more: dict[str, Any], param: str) -> None:
+    request: dict[str, Any] = {"model": "echo", "messages": HELLO, **more}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(**request)
+    assert (caught.value.code, caught.value.param) == ("unsupported_feature", param)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"messages": []}',
+        b'{"messages": "hi"}',
+        b'{"messages": [{"role": "user", "content": "a\\u0000b"}]}',
+        b'{"messages": [{"role": "user", "content": "a\\ud800b"}]}',
+        b'{"messages": [{"role": "user", "content": "a"}], "half\\ud800": 1}',
+        b'{"messages": [{"role": "king", "content": "a"}]}',
+        b'{"messages": [{"role": "user", "content": [{"type": "smell"}]}]}',
+        b'{"messages": [{"role": "user", "content": "a"}], "temperature": NaN}',
+        b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 1' + b"0" * 400 + b"}",
+        b'{"messages": [{"role": "user", "content": "a"}], "seed": 1e400}',
+        b'{"messages": [{"role": "user", "content": "a"}], "model": "' + b"a" * 256 + b'"}',
+        b'{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "poem"}}',
+        b'{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema"}}',
+        b'{"messages": [{"role": "user", "content": "a"}], "tools": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function", "function": {"name": "f", '
+        b'"parameters": ' + b'{"a": ' * 140 + b"1" + b"}" * 143,
+    ],
+)
+def test_a_bad_body_is_a_400_in_openais_shape(server: ServerProcess, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+    assert answer.status_code == 400, answer.text
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert answer.json()["error"]["type"] == "invalid_request_error"
