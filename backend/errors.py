@@ -73,7 +73,7 @@ async def _lab_error(request: Request, error: Exception) -> JSONResponse:
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     if error.status >= 500:  # noqa: PLR2004 - class of a status
-        logger.warning("%s %s: %s: %s", request.method, request.url.path, error.code, error.detail)
+        logger.warning("%s: %s (%s)", error.code, error.detail, request.state.request_id)
     return _answer(request, problem_of(error, request.state.request_id), headers)
 
 
@@ -125,7 +125,7 @@ def _methods_of(request: Request) -> list[str]:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """Answer for a fault of ours; the log has what happened."""
-    logger.error("%s %s failed (%s)", request.method, request.url.path, request.state.request_id, exc_info=error)
+    logger.error("request %s failed", request.state.request_id, exc_info=error)
     problem = problem_of(
         LabError("Something went wrong on our side; the log has the details."), request.state.request_id
     )

@@ -57,4 +57,5 @@ class RequestContext:
             await self._app(scope, receive_limited, send_with_id)
         finally:
             elapsed_ms = (time.perf_counter() - started) * 1000
-            logger.info("%s %s %d %.1f ms %s", scope["method"], scope["path"], status, elapsed_ms, request_id)
+            path = scope["raw_path"].decode("latin-1")  # as it was sent: decoded, it could hold a line break
+            logger.info("%s %s %d %.1f ms %s", scope["method"], path, status, elapsed_ms, request_id)

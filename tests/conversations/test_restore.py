@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.engine import make_url
 
 from ai_lab.clock import new_id, now
@@ -21,6 +21,7 @@ from ai_lab.conversations.schemas import ConversationChange
 from ai_lab.conversations.tables import conversations as conversation_table
 from ai_lab.conversations.tables import messages as message_table
 from ai_lab.database import Database
+from ai_lab.database.rows import every
 
 Kind = Literal["json", "jsonl"]
 KINDS: tuple[Kind, ...] = ("json", "jsonl")
@@ -91,6 +92,14 @@ async def _fill(database: Database, lab: dict[str, tuple[dict[str, Any], list[di
                 question = place["message_id"]
 
 
+async def _rows(database: Database) -> list[dict[str, Any]]:
+    """Return all that the database holds of conversations, but for the numbers of rows."""
+    async with database.reading() as db:
+        heads = every(await db.execute(select(conversation_table).order_by("session_id")))
+        rows = every(await db.execute(select(message_table).order_by("session_id", "sequence")))
+    return heads + [row | {"number": None} for row in rows]
+
+
 async def _empty(database: Database) -> None:
     async with database.transaction() as db:
         await db.execute(conversation_table.delete())
@@ -118,6 +127,7 @@ def test_everything_comes_back_as_it_was(database_url: str, thorough: bool) -> N
         async with _opened(database_url) as database:
             await _empty(database)
             await _fill(database, lab)
+            rows = await _rows(database)
             exported = await _everything(database, kind)
             again = await _import(database, exported, kind)
             assert again == ImportReport(skipped=again.skipped)
@@ -126,6 +136,7 @@ def test_everything_comes_back_as_it_was(database_url: str, thorough: bool) -> N
             first = await _import(database, exported, kind)
             assert first == ImportReport(imported=first.imported)
             assert sorted(first.imported) == sorted(lab)
+            assert await _rows(database) == rows
             assert await _everything(database, kind) == exported
             assert len(exported.decode().splitlines()) == exported.count(b"\n")
 
