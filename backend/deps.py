@@ -10,7 +10,7 @@ from ai_lab.lab import Lab
 from ai_lab.shapes import SessionId
 
 
-def _lab(request: Request) -> Lab:
+async def _lab(request: Request) -> Lab:  # a plain function would be run in a thread, for every request
     lab: Lab = request.app.state.lab
     return lab
 

@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from statistics import median
 from urllib.parse import urlsplit
 
 import uvicorn
-from figures import Report, interval, median
 
 from ai_lab.chat import NewTurn
 from ai_lab.lab import Lab
@@ -27,10 +27,13 @@ from ai_lab.providers.catalog import SHIPPED_MODEL
 from ai_lab.providers.embedded import Embedded
 from ai_lab.settings import Settings
 from backend.app import create_app
+from scripts.measurement import Row, interval, report
 from tests.server import free_port
 
 _ARMS = ("engine", "/chat", "/v1")
 _TOKENS = 96
+_LATER_MS = 10
+_RATE_PERCENT = 97
 
 
 @dataclass(frozen=True)
@@ -126,31 +129,26 @@ def _ask(door: Door, prompt: str) -> Seen:
 
 
 def _report(seen: dict[str, list[Seen]]) -> int:
-    report = Report(f"First token and token rate, {len(seen['engine'])} rounds of {_TOKENS} tokens")
+    rows = []
     for arm in _ARMS:
-        first = median([one.first_token_ms for one in seen[arm]])
-        rate = median([one.tokens_per_second for one in seen[arm]])
-        report.add(f"{arm}: medians", f"first token {first:.1f} ms, {rate:.1f} tokens/s")
-    direct = seen["engine"]
+        first = median(one.first_token_ms for one in seen[arm])
+        rate = median(one.tokens_per_second for one in seen[arm])
+        rows.append(Row(f"{arm}: medians", f"first token {first:.1f} ms, {rate:.1f} tokens/s"))
     for arm in _ARMS[1:]:
-        mine = seen[arm]
-        later = [b.first_token_ms - a.first_token_ms for a, b in zip(direct, mine, strict=True)]
-        ratio = [b.tokens_per_second / a.tokens_per_second for a, b in zip(direct, mine, strict=True)]
-        low, high = interval(lambda drawn, later=later: median([later[i] for i in drawn]), len(later))
-        report.add(
-            f"{arm}: first token later than the engine's, median of pairs",
-            f"{median(later):.1f} ms (95 %: {low:.1f} to {high:.1f})",
-            "<= 10 ms",
-            holds=median(later) <= 10,
-        )
-        low, high = interval(lambda drawn, ratio=ratio: median([ratio[i] for i in drawn]), len(ratio))
-        report.add(
-            f"{arm}: token rate of the engine's, median of pairs",
-            f"{median(ratio):.1%} (95 %: {low:.1%} to {high:.1%})",
-            ">= 97 %",
-            holds=median(ratio) >= 0.97,
-        )
-    return report.finish()
+        pairs = list(zip(seen["engine"], seen[arm], strict=True))
+        later = [mine.first_token_ms - direct.first_token_ms for direct, mine in pairs]
+        ratio = [mine.tokens_per_second / direct.tokens_per_second * 100 for direct, mine in pairs]
+        bounds = (f"<= {_LATER_MS} ms", median(later) <= _LATER_MS)
+        rows.append(Row(f"{arm}: first token later than the engine's", _with_interval(later, "ms"), *bounds))
+        bounds = (f">= {_RATE_PERCENT} %", median(ratio) >= _RATE_PERCENT)
+        rows.append(Row(f"{arm}: token rate of the engine's", _with_interval(ratio, "%"), *bounds))
+    title = f"First token and token rate: {len(seen['engine'])} rounds of {_TOKENS} tokens, medians of pairs"
+    return report(title, rows)
+
+
+def _with_interval(values: list[float], unit: str) -> str:
+    low, high = interval(len(values), lambda drawn: median(values[index] for index in drawn))
+    return f"{median(values):.1f} {unit} (95 %: {low:.1f} to {high:.1f})"
 
 
 if __name__ == "__main__":
