@@ -16,12 +16,13 @@ from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from ai_lab.errors import DatabaseBusy, DatabaseFull, DatabaseUnavailable, LabError
+from ai_lab.database.sqlite_driver import Connection
+from ai_lab.errors import Conflict, DatabaseBusy, DatabaseFull, DatabaseUnavailable, LabError
 
 #: How long a request waits for the database before it is answered with 503.
 WAIT_SECONDS = 5.0
@@ -120,7 +121,8 @@ def _sqlite_engine(url: URL, *, writes: bool, pooled: bool) -> AsyncEngine:
     pool: dict[str, Any] = {"poolclass": NullPool}
     if pooled:
         pool = {"pool_size": 1 if writes else _READERS, "max_overflow": 0, "pool_timeout": WAIT_SECONDS}
-    engine = create_async_engine(url, hide_parameters=True, connect_args={"timeout": WAIT_SECONDS}, **pool)
+    connect_args = {"timeout": WAIT_SECONDS, "async_creator_fn": Connection}
+    engine = create_async_engine(url, hide_parameters=True, connect_args=connect_args, **pool)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _connected(dbapi_connection: Any, _record: Any) -> None:
@@ -139,11 +141,11 @@ def _sqlite_engine(url: URL, *, writes: bool, pooled: bool) -> AsyncEngine:
     def _begin(connection: Any) -> None:
         if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
             return  # a checkpoint cannot run inside a transaction
-        wait_ms = connection.info.get("wait_ms")
-        if wait_ms != connection.info.get("set_wait_ms"):
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {wait_ms:.0f}")
-            connection.info["set_wait_ms"] = wait_ms
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        driver: Connection = connection.connection.driver_connection
+        if writes:
+            driver.run_first(f"PRAGMA busy_timeout = {connection.info['wait_ms']:.0f}", "BEGIN IMMEDIATE")
+        else:
+            driver.run_first("BEGIN")
 
     return engine
 
@@ -193,6 +195,8 @@ async def _translated() -> AsyncIterator[None]:
 
 
 def _translate(error: DBAPIError) -> LabError | None:
+    if isinstance(error, IntegrityError):  # two equal keys at the same instant; the second finds the first one's work
+        return Conflict("The same was being saved at this moment. Send the request again.", retry_after_seconds=1)
     text = str(error.orig).lower()
     if "locked" in text or "lock timeout" in text or "deadlock" in text:
         return _busy()

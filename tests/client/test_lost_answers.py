@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ai_lab.chat import Delta
 from ai_lab.client import AsyncLabClient
 from ai_lab.clock import new_id
 from ai_lab.errors import AnswerLost, ConversationNotFound, InvalidRequest, ServerUnreachable
@@ -117,6 +118,17 @@ async def test_a_stream_that_breaks_off_is_an_error(client: EitherClient, proxy:
     proxy.fates = ["cut"]
     with pytest.raises(AnswerLost, match="kept on the server"):
         await client.stream("word " * 100_000, session_id, model="echo/echo")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_stream_without_its_last_event_is_no_answer(kind: Kind) -> None:
+    piece = Delta(sequence=1, session_id="s", message_id="m", delta="Well")
+    async with OpenAIServer() as other:
+        other.script("/chat", stream_reply(f"event: message.delta\ndata: {piece.model_dump_json()}\n\n".encode()))
+        client = EitherClient(kind, other.origin)
+        with pytest.raises(AnswerLost, match="kept on the server"):
+            await client.stream("Hi")
+        await client.close()
 
 
 async def _ended(lab: SlowLab) -> str:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -61,6 +61,9 @@ def _file(title: str | None, *messages: Message) -> str:
     return heading_of(_conversation(title)) + "".join(section_of(message) for message in messages)
 
 
+@example(title="<b>\n# b", first="a\n---", thoughts="a\n===\n</details>", second="```\n<b>")
+@example(title="`", first="`\n` <b> `", thoughts="\\` <b> `", second="| ` | <b> ` |\n|---|---|\n| ` | <b> ` |")
+@example(title="", first="- ```\n  <b>\n```\n<b>", thoughts="1. a\n   ~~~\n<b>", second="> ```\n<b>")
 @given(title=_TEXTS, first=_TEXTS, thoughts=_TEXTS, second=_TEXTS)
 def test_no_message_reaches_beyond_its_place(title: str, first: str, thoughts: str, second: str) -> None:
     tokens = _PARSER.parse(_file(title, _message(first, thoughts), _message(second)))

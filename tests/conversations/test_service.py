@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
-from ai_lab.conversations import Conversations, NewMessage
+from ai_lab.conversations import Conversations, Message, NewMessage
 from ai_lab.conversations.schemas import ConversationChange, NewConversation
 from ai_lab.database import Database
-from ai_lab.errors import ConversationExists, ConversationNotFound, IdempotencyKeyReused, InvalidCursor
+from ai_lab.errors import Conflict, ConversationExists, ConversationNotFound, IdempotencyKeyReused, InvalidCursor
 
 ANSWER: dict[str, Any] = {"model": "m", "provider": "p", "writer_id": "w"}
 
@@ -130,6 +130,17 @@ async def test_a_repeated_idempotency_key_does_the_work_once(conversations: Conv
         await conversations.append("s", user("something else"), idempotency_key="k")
     created = await conversations.create(NewConversation(), "c")
     assert (await conversations.create(NewConversation(), "c")).session_id == created.session_id
+
+
+async def test_equal_keys_at_the_same_instant_do_the_work_once(conversations: Conversations) -> None:
+    await conversations.append("s", user("before"))
+    results = await asyncio.gather(
+        *(conversations.append("s", user("once"), idempotency_key="k") for _ in range(10)), return_exceptions=True
+    )
+    saved = {result.message_id for result in results if isinstance(result, Message)}
+    assert len(saved) == 1
+    assert all(isinstance(result, Message | Conflict) for result in results)
+    assert [m.content for m in (await conversations.messages("s")).data] == ["before", "once"]
 
 
 async def test_the_time_at_which_something_was_said_is_kept(conversations: Conversations) -> None:
