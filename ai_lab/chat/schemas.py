@@ -80,6 +80,10 @@ class Answer(BaseModel):
     warnings: list[str] = []
     error: None = None
 
+    def _repr_markdown_(self) -> str:
+        """Show the answer as text in a notebook."""
+        return self.response
+
 
 class Delta(BaseModel):
     """A piece of an answer; ``sequence`` counts from 1 within the stream."""

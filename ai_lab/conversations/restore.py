@@ -6,19 +6,20 @@ session_id, the one of the file comes in beside it under a new session_id; the t
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from ai_lab.clock import new_id, now
-from ai_lab.conversations.entries import Damage, Entry, ImportedConversation, ImportedMessage
+from ai_lab.conversations.entries import Damage, Entry, ImportedConversation
 from ai_lab.conversations.repository import ConversationRepository
 from ai_lab.database import Database
 
-_BATCH = 5000  # below what both databases take as parameters of one statement
+_BATCH = 500  # between two of them other requests have their turn
 _DIGEST_LENGTH = 16
 _SESSION_ID_LENGTH = 255
 #: What two messages have in common when they are the same one.
@@ -61,14 +62,15 @@ class ImportReport(BaseModel):
     failed: list[Failure] = []
 
 
-async def restore(database: Database, entries: Iterable[Entry]) -> ImportReport:
+async def restore(database: Database, entries: Iterator[Entry]) -> ImportReport:
     """Import the entries of a file, one after the other.
 
     Raises:
         DatabaseUnavailable: what was not imported by then comes in when the same file is imported again.
     """
     report = ImportReport()
-    for entry in entries:
+    # A conversation may be as long as the file: it is read in a thread, so that others need not wait for it.
+    while entry := await asyncio.to_thread(next, entries, None):
         if isinstance(entry.content, Damage):
             report.failed.append(Failure(position=entry.position, reason=entry.content.reason))
         elif reason := await _import(database, entry.content, report):
@@ -78,8 +80,7 @@ async def restore(database: Database, entries: Iterable[Entry]) -> ImportReport:
 
 async def _import(database: Database, conversation: ImportedConversation, report: ImportReport) -> str | None:
     """Import one conversation; returns why not, where that is so."""
-    rows = [_row(message) for message in conversation.messages]
-    digest = hashlib.sha256(json.dumps(rows, sort_keys=True, default=str).encode()).hexdigest()[:_DIGEST_LENGTH]
+    rows, digest = await asyncio.to_thread(_rows, conversation)
     session_id = conversation.session_id or f"imported-{digest}"
     beside = f"{session_id[: _SESSION_ID_LENGTH - _DIGEST_LENGTH - 1]}-{digest}"
     async with database.transaction() as db:
@@ -98,8 +99,14 @@ async def _import(database: Database, conversation: ImportedConversation, report
     return f"There are other conversations {session_id!r} and {beside!r} already."
 
 
-def _row(message: ImportedMessage) -> dict[str, Any]:
-    return message.model_dump(exclude={"sequence", "session_id"}) | {"status": _ended(message.status)}
+def _rows(conversation: ImportedConversation) -> tuple[list[dict[str, Any]], str]:
+    """Return the columns of the messages, and a short digest of them."""
+    rows = [
+        message.model_dump(exclude={"sequence", "session_id"}) | {"status": _ended(message.status)}
+        for message in conversation.messages
+    ]
+    digest = hashlib.sha256(json.dumps(rows, sort_keys=True, default=str).encode()).hexdigest()
+    return rows, digest[:_DIGEST_LENGTH]
 
 
 def _columns(conversation: ImportedConversation, session_id: str) -> dict[str, Any]:

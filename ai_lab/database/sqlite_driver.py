@@ -7,7 +7,7 @@ write waits for the one who does: 32 writers and 32 readers get their answers se
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import aiosqlite
@@ -61,13 +61,13 @@ class _Cursor(aiosqlite.Cursor):
 
     async def execute(self, sql: str, parameters: Iterable[Any] | None = None) -> aiosqlite.Cursor:
         """Run a statement and get its first rows."""
-        self._rows = await self._execute(self._run, self._conn.begin_statement(), sql, parameters or ())
+        self._rows = await self._in_thread(self._run, self._conn.begin_statement(), sql, parameters or ())
         self._has_more = len(self._rows) == _ROWS_AT_ONCE
         return self
 
     async def executemany(self, sql: str, parameters: Iterable[Iterable[Any]]) -> aiosqlite.Cursor:
         """Run a statement once for each set of parameters."""
-        await self._execute(self._run_many, self._conn.begin_statement(), sql, parameters)
+        await self._in_thread(self._run_many, self._conn.begin_statement(), sql, parameters)
         return self
 
     async def fetchmany(self, size: int | None = None) -> Iterable[sqlite3.Row]:
@@ -91,12 +91,15 @@ class _Cursor(aiosqlite.Cursor):
         """Close it after what is under way, without waiting for that."""
         self._conn._tx.put_nowait((None, self._cursor.close))  # noqa: SLF001 - the queue of the connection's thread
 
-    def _run(self, first: tuple[str, ...], sql: str, parameters: Iterable[Any]) -> list[Any]:
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await self._execute(function, *arguments)  # type: ignore[no-untyped-call]
+
+    def _run(self, first: tuple[str, ...], sql: str, parameters: Any) -> list[Any]:
         self._run_first(first)
         self._cursor.execute(sql, parameters)
         return self._cursor.fetchmany(_ROWS_AT_ONCE) if self._cursor.description else []
 
-    def _run_many(self, first: tuple[str, ...], sql: str, parameters: Iterable[Iterable[Any]]) -> None:
+    def _run_many(self, first: tuple[str, ...], sql: str, parameters: Any) -> None:
         self._run_first(first)
         self._cursor.executemany(sql, parameters)
 

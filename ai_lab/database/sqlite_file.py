@@ -106,6 +106,7 @@ def _see_that_it_is_whole(path: Path, header: bytes, size: int) -> None:
 
 def _damaged(path: Path, reason: str) -> DatabaseDamaged:
     return DatabaseDamaged(
-        f"{path} is damaged ({' '.join(reason.split())}). It is left as it is: restore a backup ({path.name}.before-*.bak lies beside it "
-        "after a migration), or move the file away to start with an empty database."
+        f"{path} is damaged ({' '.join(reason.split())}). It is left as it is: restore a backup "
+        f"({path.name}.before-*.bak lies beside it after a migration), or move the file away to start with an empty "
+        "database."
     )
