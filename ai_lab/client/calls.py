@@ -121,7 +121,7 @@ def import_(data: str | bytes) -> Call[ImportReport]:
     """Bring an export back."""
     content = data.encode() if isinstance(data, str) else data
     headers = _once() | {"content-type": "application/x-ndjson" if _has_lines(content) else "application/json"}
-    return Call("POST", "/conversations/import", ImportReport.model_validate_json, body=content, headers=headers)
+    return Call("POST", "/import/conversations", ImportReport.model_validate_json, body=content, headers=headers)
 
 
 def agent_state(session_id: str) -> Call[AgentState]:

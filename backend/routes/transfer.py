@@ -66,7 +66,7 @@ async def export_all(
     return _sent(export_everything(lab.conversations, kind), kind, "conversations")
 
 
-@router.post("/conversations/import", openapi_extra={"requestBody": _body()})
+@router.post("/import/conversations", openapi_extra={"requestBody": _body()})
 async def import_conversations(request: Request, lab: LabDep) -> ImportReport:
     """Bring exported conversations back; what is there already is left as it is."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

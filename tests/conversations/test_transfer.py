@@ -62,7 +62,7 @@ async def test_sessions_named_like_our_addresses_can_be_used(client: httpx.Async
 async def test_a_large_conversation_is_sent_in_blocks_and_comes_back(client: httpx.AsyncClient) -> None:
     messages = [{"role": "user", "content": f"{number} {'x' * 1000}"} for number in range(1000)]
     body = json.dumps({"session_id": "large", "messages": messages})
-    answer = await client.post("/conversations/import", content=body, headers={"content-type": "application/json"})
+    answer = await client.post("/import/conversations", content=body, headers={"content-type": "application/json"})
     assert answer.json()["imported"] == ["large"]
     async with client.stream("GET", "/export/conversations") as export:
         assert "content-length" not in export.headers
@@ -72,7 +72,7 @@ async def test_a_large_conversation_is_sent_in_blocks_and_comes_back(client: htt
 
 async def test_the_report_names_what_was_wrong(client: httpx.AsyncClient) -> None:
     async def post(body: str, media_type: str = "application/x-ndjson; charset=utf-8") -> httpx.Response:
-        return await client.post("/conversations/import", content=body, headers={"content-type": media_type})
+        return await client.post("/import/conversations", content=body, headers={"content-type": media_type})
 
     mixed = await post(LINE % "a" + "{\n" + LINE % "b")
     assert mixed.status_code == 200

@@ -22,7 +22,9 @@ from tests.server import ServerProcess
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 _FAR = {"far": "http://192.0.2.1/v1", "named": "http://models.example/v1"}
-_REFERENCE = re.compile(r"""(?:src|href)=["']([^"']+)["']|url\(["']?([^"')]+)|@import\s+["']([^"']+)|url:\s*'([^']+)'""")
+_REFERENCE = re.compile(
+    r"""(?:src|href)=["']([^"']+)["']|url\(["']?([^"')]+)|@import\s+["']([^"']+)|url:\s*'([^']+)'"""
+)
 
 
 def main(folder: Path) -> None:
@@ -69,9 +71,16 @@ def _strays() -> int:
     counters = {}
     for names, values in zip(old[::2], old[1::2], strict=True):
         kind = names.split()[0]
-        counters |= {f"{kind}{name}": int(value) for name, value in zip(names.split()[1:], values.split()[1:], strict=True)}
+        counters |= {
+            f"{kind}{name}": int(value) for name, value in zip(names.split()[1:], values.split()[1:], strict=True)
+        }
     new = dict(line.split() for line in Path("/proc/net/snmp6").read_text(encoding="ascii").splitlines())
-    return counters["Ip:OutNoRoutes"] + counters["Udp:OutDatagrams"] + int(new["Ip6OutNoRoutes"]) + int(new["Udp6OutDatagrams"])
+    return (
+        counters["Ip:OutNoRoutes"]
+        + counters["Udp:OutDatagrams"]
+        + int(new["Ip6OutNoRoutes"])
+        + int(new["Udp6OutDatagrams"])
+    )
 
 
 def _start_loopback() -> None:
