@@ -26,7 +26,9 @@ def main() -> int:
     """Run the load with pauses, then without any; returns 1 when a bound of the first is missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--think", type=float, default=0.25, help="mean pause of a client after each answer, in seconds")
+    parser.add_argument(
+        "--think", type=float, default=0.25, help="mean pause of a client after each answer, in seconds"
+    )
     options = parser.parse_args()
     paced, paced_cpu = _run(Load(_CLIENTS, _CLIENTS, options.seconds, options.think))
     greedy, greedy_cpu = _run(Load(_CLIENTS, _CLIENTS, min(options.seconds, _SATURATED_SECONDS), 0))
@@ -44,10 +46,10 @@ def main() -> int:
         Row("without pauses: CPU", f"{greedy_cpu:.0%} / {greedy.own_cpu_seconds / greedy.seconds:.0%} of a core"),
     ]
     notes = [
-        f"{_CLIENTS} writers and {_CLIENTS} readers for {options.seconds:g} s, a connection each, from one other process; "
-        f"each pauses {options.think:g} s",
-        "(half to one and a half times that, at random) after an answer. Without pauses every client asks again at once: the",
-        "server is then as busy as one core allows, and waiting times say how many wait, not how long the work takes.",
+        f"{_CLIENTS} writers and {_CLIENTS} readers for {options.seconds:g} s, a connection each, from one other process;",
+        f"each pauses {options.think:g} s (half to one and a half times that, at random) after an answer.",
+        "Without pauses every client asks again at once: the server is then as busy as one core allows, and waiting",
+        "times say how many wait, not how long the work takes.",
         *[error[:200] for error in (paced.errors + greedy.errors)[:5]],
     ]
     return report("Many at once on one SQLite file", rows, notes)

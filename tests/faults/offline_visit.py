@@ -68,7 +68,7 @@ def _visit_docs(client: httpx.Client) -> dict[str, int | str]:
 
 def _strays() -> int:
     old = Path("/proc/net/snmp").read_text(encoding="ascii").splitlines()
-    counters = {}
+    counters: dict[str, int] = {}
     for names, values in zip(old[::2], old[1::2], strict=True):
         kind = names.split()[0]
         counters |= {
