@@ -62,7 +62,7 @@ class Lab:
             async with database.transaction() as db:
                 instance_id = await instances.register(db)
             conversations = Conversations(database)
-            await _close_orphans(database, conversations)
+            await _close_orphans(database, conversations, instance_id)
             providers = Providers(settings)
             closing.push_async_callback(providers.close)
             closing.push_async_callback(_leave, database, instance_id)
@@ -86,13 +86,10 @@ class Lab:
             )
 
 
-async def _close_orphans(database: Database, conversations: Conversations) -> None:
-    async with database.reading() as db:
-        dead = await instances.dead_instances(db)
-    closed = await conversations.close_orphans(dead)
-    if dead:
-        async with database.transaction() as db:
-            await instances.forget(db, dead)
+async def _close_orphans(database: Database, conversations: Conversations, instance_id: str) -> None:
+    async with database.transaction() as db:
+        await instances.forget_dead(db, instance_id)
+    closed = await conversations.close_orphans()
     if closed:
         logger.warning("%d answers that a stopped server left unfinished are marked interrupted", closed)
 
@@ -106,7 +103,7 @@ async def _keep_up(database: Database, conversations: Conversations, instance_id
         try:
             async with database.transaction() as db:
                 await instances.renew(db, instance_id)
-            await _close_orphans(database, conversations)
+            await _close_orphans(database, conversations, instance_id)
             if rounds % _CHECKPOINT_EVERY == 0:
                 await database.checkpoint()
         except DatabaseUnavailable as error:

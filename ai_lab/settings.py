@@ -41,6 +41,12 @@ def _none_if_blank(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
+def _level(value: Any) -> Any:
+    """Accept the spellings that earlier installations used."""
+    name = str(value).strip().upper()
+    return {"WARN": "WARNING", "CRITICAL": "ERROR", "FATAL": "ERROR"}.get(name, name)
+
+
 def default_data_dir() -> Path:
     """Return the folder where this system's programs keep a user's data."""
     if sys.platform == "win32":
@@ -77,7 +83,9 @@ class Settings(BaseSettings):
         None,
         "sqlite+aiosqlite:///… or postgresql+asyncpg://…; default: ai_lab.sqlite in the data directory.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("LOG_LEVEL", "INFO", "How much is logged.")
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_level)] = _setting(
+        "LOG_LEVEL", "INFO", "How much is logged."
+    )
     log_format: Literal["console", "json"] = _setting("AI_LAB_LOG_FORMAT", "console", "Lines for people or JSON.")
 
     default_model: OptionalText = _setting(

@@ -42,7 +42,9 @@ def create_app(lab: Lab) -> FastAPI:
 def _add_docs(app: FastAPI) -> None:
     """Serve Swagger UI from a package's files, so that it works without a network."""
     spec = find_spec("fastapi_offline")
-    assets = Path(spec.origin or "").parent / "static" if spec else Path()
+    if spec is None or spec.origin is None:  # pages without style would say less than /openapi.json
+        return
+    assets = Path(spec.origin).parent / "static"
     app.mount("/docs/assets", StaticFiles(directory=assets), name="docs-assets")
 
     @app.get("/docs", include_in_schema=False)

@@ -46,7 +46,7 @@ def main() -> int:
         Row("without pauses: CPU", f"{greedy_cpu:.0%} / {greedy.own_cpu_seconds / greedy.seconds:.0%} of a core"),
     ]
     notes = [
-        f"{_CLIENTS} writers and {_CLIENTS} readers for {options.seconds:g} s, a connection each, from one other process;",
+        f"{_CLIENTS} writers and {_CLIENTS} readers for {options.seconds:g} s, a connection each, from one process;",
         f"each pauses {options.think:g} s (half to one and a half times that, at random) after an answer.",
         "Without pauses every client asks again at once: the server is then as busy as one core allows, and waiting",
         "times say how many wait, not how long the work takes.",

@@ -34,7 +34,7 @@ def main() -> int:
             faults += [f"{kind}: {fault}" for fault in result.faults]
     notes = [
         "Each round: 8 writers over HTTP (4 append messages to 2 conversations, 2 save agent states, 1 streams answers",
-        f"of echo, 1 of a slow model), kill -9 after 0.05 to 1 s (seed {options.seed}), start again over the same data,",
+        f"of echo, 1 of a slow model), kill -9 in 0.05 to 1 s (seed {options.seed}), start again on the same data,",
         "compare every acknowledged row, all sequence numbers and counters, on SQLite integrity_check and the search",
         "index as well.",
         *faults[:20],

@@ -48,8 +48,8 @@ def main() -> int:
         none_of("faults", len(result.faults)),
     ]
     notes = [
-        "10 clients at a time ask the embedded engine and a scripted model that never ends, by /chat and /v1, as streams",
-        f"and whole, and leave after 0 to 1.5 s (seed {options.seed}). Server and clients share one process, where tasks",
+        "10 clients at a time ask the embedded engine and a scripted model without end, by /chat and /v1, as streams",
+        f"and whole, and leave after 0 to 1.5 s (seed {options.seed}). Server and clients are one process, where tasks",
         "can be counted; the engine has its own. Up to 3 kept connections to models' servers may come and go.",
         *[fault[:300] for fault in result.faults[:10]],
     ]

@@ -66,7 +66,7 @@ def main() -> int:
         port = free_port()
         command = [sys.executable, __file__, "--serve", folder, str(port)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout  # noqa: S101 - a pipe was asked for
+            assert server.stdout
             engine = json.loads(server.stdout.readline())
             doors = {
                 "engine": Door(urlsplit(engine["url"]).port or 0, "/v1/chat/completions", engine["key"]),
@@ -85,8 +85,8 @@ async def _serve(data_dir: str, port: int) -> None:
     async with Lab.open(Settings.load(data_dir=data_dir)) as lab:
         embedded = lab.providers.get("embedded")
         await lab.chat.answer(NewTurn.model_validate({"message": "Hello", "options": {"max_tokens": 4}}))
-        assert isinstance(embedded, Embedded)  # noqa: S101 - the row of that name
-        assert embedded.engine  # noqa: S101 - it has just answered
+        assert isinstance(embedded, Embedded)
+        assert embedded.engine
         server = uvicorn.Server(uvicorn.Config(create_app(lab), port=port, log_config=None, access_log=False))
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it

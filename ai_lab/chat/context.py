@@ -29,14 +29,17 @@ class Prompt:
 def candidates(rows: Sequence[dict[str, Any]], system: str | None) -> tuple[list[Message], list[Message]]:
     """Return the system message (none or one: the newest) and the other messages that may be sent, in order.
 
-    Empty answers say nothing, and of several answers to one question (a retried turn) the last one counts.
+    A question that got no answer at all is left out with it: many chat templates refuse two questions in a row. Of
+    several answers to one question (a retried turn) the last one counts.
     """
     last_answer = {row["reply_to"]: row["sequence"] for row in rows if row["reply_to"] and row["content"]}
+    failed = {row["reply_to"] for row in rows if row["reply_to"] and not row["content"]} - set(last_answer)
     past = [
         Message(row["role"], row["content"])
         for row in rows
         if row["role"] != "system"
         and row["content"]
+        and row["message_id"] not in failed
         and last_answer.get(row["reply_to"], row["sequence"]) == row["sequence"]
     ]
     if system is None:
@@ -67,7 +70,7 @@ async def fit(
     Raises:
         ContextOverflow: the question alone does not fit.
     """
-    everything = Prompt([*system, *past, question], 0)
+    everything = _from(system, past, question, 0)
     if context_tokens is None:
         return everything if shrink == 1 else _from(system, past, question, len(past) - len(past) // shrink)
     reserve = min(max_tokens or _ANSWER_TOKENS, context_tokens // 4)
@@ -96,7 +99,18 @@ def _from(system: list[Message], past: list[Message], question: Message, first: 
     """Return the prompt without the ``first`` oldest messages; it never starts with half an exchange."""
     while 0 < first < len(past) and past[first].role != "user":
         first += 1
-    return Prompt([*system, *past[first:], question], first)
+    return Prompt([*system, *_alternating([*past[first:], question])], first)
+
+
+def _alternating(messages: list[Message]) -> list[Message]:
+    """Return the messages with neighbours of one role joined, such as two that were appended without an answer."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1].role == message.role:
+            joined[-1] = Message(message.role, f"{joined[-1].text()}\n\n{message.text()}")
+        else:
+            joined.append(message)
+    return joined
 
 
 async def _length(model: ResolvedModel, messages: list[Message]) -> int:

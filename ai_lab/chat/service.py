@@ -75,7 +75,7 @@ class Chat:
                 raise TurnInProgress("This turn is still being answered. Ask again in a moment.", retry_after_seconds=2)
             if opened is not None and opened.finish_reason:
                 return stored_answer(opened)
-            opened = await self._conversations.open_answer(started.question, columns)
+            opened = await self._conversations.open_answer(started.question, columns, instead_of=opened)
             rows = [row for row in rows if row["sequence"] < started.question.sequence]
         assert opened is not None  # noqa: S101 - start_turn opens one unless it is a repeat
         return self._run(opened, model, new, rows, context_tokens)
@@ -128,7 +128,9 @@ async def _ask(
     options = new.options.given()
     system, past = candidates(rows, new.system)
     question = PromptMessage("user", new.message)
-    hidden = rows[0]["sequence"] - 1 if rows else 0  # older than what was read at all
+    # Older than what was read at all; system messages are read however old they are.
+    first = next((place for place, row in enumerate(rows) if row["role"] != "system"), None)
+    hidden = 0 if first is None else rows[first]["sequence"] - 1 - first
     for attempt in range(_SHRINK_ATTEMPTS):
         prompt = await fit(
             model,

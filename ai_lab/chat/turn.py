@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from ai_lab.chat.schemas import Answer, ContextReport, Delta
@@ -14,6 +15,8 @@ from ai_lab.conversations import Conversations, Message
 from ai_lab.errors import ConversationNotFound, DatabaseUnavailable, LabError, ServerStopping, StreamBroken
 from ai_lab.providers import Chunk
 
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_AHEAD_CHUNKS = 16
 _FLUSH_SECONDS = 0.5
 _SAVE_AGAIN_SECONDS = (0.5, 1, 2, 5)
 
@@ -113,13 +116,16 @@ class Turn:
         try:
             async for chunk in stream:
                 if chunk.text or chunk.reasoning:
+                    piece = storable(chunk)
                     if self._first_token_ms is None:
                         self._first_token_ms = monotonic_ms() - self._started_ms
-                    self._text.append(chunk.text)
-                    if chunk.reasoning:
-                        self._thoughts.append(chunk.reasoning)
-                    self._pending.append(chunk)
+                    self._text.append(piece.text)
+                    if piece.reasoning:
+                        self._thoughts.append(piece.reasoning)
+                    self._pending.append(piece)
                     self._grown.set()
+                    if len(self._pending) > _AHEAD_CHUNKS:  # a model that never has to wait lets others have a turn
+                        await asyncio.sleep(0)
                 if chunk.finish_reason:
                     self._last = chunk
             if self._last is None:
@@ -136,9 +142,13 @@ class Turn:
                 continue
             saved = len(self._text)
             try:
-                await self._conversations.write_answer(self.message.message_id, **self._said())
+                is_there = await self._conversations.write_answer(self.message.message_id, **self._said())
             except DatabaseUnavailable as error:
                 logger.warning("answer %s not flushed yet: %s", self.message.message_id, error.detail)
+            else:
+                if not is_there:  # its conversation was deleted
+                    self.cancel()
+                    return
 
     async def _save_end(self, status: EndStatus, error: LabError | None, total_ms: float) -> None:
         answer = self._answer(total_ms)
@@ -190,8 +200,8 @@ class Turn:
 
     def _said(self) -> dict[str, Any]:
         return {
-            "content": storable("".join(self._text)),
-            "thought_process": storable("".join(self._thoughts)) or None,
+            "content": "".join(self._text),
+            "thought_process": "".join(self._thoughts) or None,
         }
 
     def _answer(self, total_ms: float) -> Answer:
@@ -217,9 +227,13 @@ class Turn:
             self._outcome.set_exception(error)
 
 
-def storable(text: str) -> str:
-    """Return text without the one sign that Postgres cannot keep; models have been seen to say it."""
-    return text.replace("\x00", "\ufffd")
+def storable(chunk: Chunk) -> Chunk:
+    """Return a piece without signs that no database or stream can hold: NUL and half characters (lone surrogates)."""
+    if not _UNSTORABLE.search(chunk.text + chunk.reasoning):
+        return chunk
+    return replace(
+        chunk, text=_UNSTORABLE.sub("\ufffd", chunk.text), reasoning=_UNSTORABLE.sub("\ufffd", chunk.reasoning)
+    )
 
 
 def _retrieve(outcome: asyncio.Future[Answer]) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ai_lab.clock import now
 from ai_lab.conversations.search import first_matches, sessions_with
 from ai_lab.conversations.tables import conversations, messages
+from ai_lab.database.instances import server_instances
 from ai_lab.database.rows import every, first, insert_into
 
 _OPEN = "streaming"
@@ -28,7 +29,8 @@ class ConversationRepository:
 
     async def create(self, values: dict[str, Any]) -> bool:
         """Insert a conversation; returns False when its session_id is taken."""
-        statement = insert_into(self._db, conversations).values(values).on_conflict_do_nothing()
+        fresh = insert_into(self._db, conversations).values(values)
+        statement = fresh.on_conflict_do_nothing(index_elements=["session_id"])
         return bool((await self._db.execute(statement.returning(conversations.c.session_id))).first())
 
     async def get(self, session_id: str) -> dict[str, Any] | None:
@@ -141,7 +143,7 @@ class ConversationRepository:
         c = messages.c
         mine = and_(c.session_id == session_id, c.status != _OPEN, *([c.sequence < before] if before else []))
         newest = select(c.sequence).where(mine).order_by(c.sequence.desc()).limit(limit).scalar_subquery()
-        statement = select(c.sequence, c.role, c.content, c.reply_to).where(
+        statement = select(c.sequence, c.message_id, c.role, c.content, c.reply_to).where(
             mine, or_(c.sequence.in_(newest), c.role == "system")
         )
         return every(await self._db.execute(statement.order_by(c.sequence)))
@@ -149,14 +151,18 @@ class ConversationRepository:
     # -- answers that grow ---------------------------------------------------------------------------------------
 
     async def write_answer(self, message_id: str, values: dict[str, Any]) -> bool:
-        """Set columns of an answer that is still streaming; returns False if it no longer is."""
-        open_answer = and_(messages.c.message_id == message_id, messages.c.status == _OPEN)
+        """Set columns of an answer that has not ended; returns False if it has, or is gone.
+
+        One that another process took for orphaned is not ended: its writer lives, and knows better.
+        """
+        open_answer = and_(messages.c.message_id == message_id, messages.c.status.in_((_OPEN, "interrupted")))
         result = await self._db.execute(update(messages).where(open_answer).values(updated_at=now(), **values))
         return bool(result.rowcount)
 
-    async def interrupt_answers_of(self, writer_ids: Sequence[str]) -> int:
-        """Mark what dead or unknown writers left unfinished; returns how many answers."""
-        orphaned = or_(messages.c.writer_id.in_(writer_ids), messages.c.writer_id.is_(None))
+    async def interrupt_orphans(self) -> int:
+        """Mark what writers that are not alive left unfinished; returns how many answers."""
+        alive = select(server_instances.c.id)
+        orphaned = or_(messages.c.writer_id.not_in(alive), messages.c.writer_id.is_(None))
         statement = update(messages).where(messages.c.status == _OPEN, orphaned)
         result = await self._db.execute(statement.values(status="interrupted", updated_at=now()))
         return int(result.rowcount)

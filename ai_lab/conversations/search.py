@@ -15,6 +15,8 @@ from ai_lab.conversations.tables import messages
 
 SNIPPETS_PER_CONVERSATION = 3
 _SNIPPET_WORDS = 16
+_SNIPPET_LIMIT_CHARACTERS = 20_000
+_BEGINNING_CHARACTERS = 200
 _INDEX = table("message_search", column("rowid", Integer))
 _INDEX_AS_COLUMN: ColumnElement[Any] = literal_column("message_search")
 _TSVECTOR: ColumnElement[Any] = literal_column("messages.search")
@@ -39,7 +41,12 @@ def first_matches(dialect: str, query: str, session_ids: Sequence[str]) -> Selec
     )
     chosen = select(ranked.c.number).where(ranked.c.place <= SNIPPETS_PER_CONVERSATION)
     if dialect == "sqlite":  # its snippet function works next to MATCH only, not around a window
-        snippet = func.snippet(_INDEX_AS_COLUMN, 0, "", "", "…", _SNIPPET_WORDS)
+        # Its time grows with the square of the hits in one message: a long log full of them would take minutes.
+        is_short = func.length(messages.c.content) <= _SNIPPET_LIMIT_CHARACTERS
+        found: ColumnElement[Any] = func.snippet(_INDEX_AS_COLUMN, 0, "", "", "…", _SNIPPET_WORDS)
+        snippet: ColumnElement[Any] = case(
+            (is_short, found), else_=func.substr(messages.c.content, 1, _BEGINNING_CHARACTERS)
+        )
     else:
         options = f'MaxWords={_SNIPPET_WORDS}, MinWords=5, StartSel="", StopSel=""'
         snippet = func.ts_headline("simple", func.left(messages.c.content, 100_000), _words(query), options)

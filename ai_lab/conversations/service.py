@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ai_lab.conversations.schemas import (
     NewMessage,
 )
 from ai_lab.database import Database
-from ai_lab.errors import ConversationExists, ConversationNotFound, IdempotencyKeyReused
+from ai_lab.errors import ConversationExists, ConversationNotFound, IdempotencyKeyReused, TurnInProgress
 
 _TITLE_LENGTH = 80
 _EXPORT_BATCH = 200
@@ -227,21 +227,28 @@ class Conversations:
                 await repository.change(session_id, {"local_only": True})
         return StartedTurn(Message.model_validate(asked), Message.model_validate(opened))
 
-    async def open_answer(self, question: Message, answer: dict[str, Any]) -> Message:
-        """Open another answer to a question whose first one came to nothing."""
+    async def open_answer(self, question: Message, answer: dict[str, Any], *, instead_of: Message | None) -> Message:
+        """Open another answer to a question whose first one (``instead_of``) came to nothing.
+
+        Raises:
+            TurnInProgress: somebody else has opened one at the same moment.
+        """
         moment = now()
         opened = _new_row(question.session_id, "assistant", "", moment) | answer
         opened |= {"status": "streaming", "reply_to": question.message_id}
         async with self._database.transaction() as db:
             repository = ConversationRepository(db)
             opened["sequence"] = await repository.take_sequences(question.session_id, 1, title=None, at=moment)
+            newest = await repository.reply_to(question.message_id)  # nobody else writes here until this has ended
+            if newest and (instead_of is None or newest["message_id"] != instead_of.message_id):
+                raise TurnInProgress("This turn is being answered. Ask again in a moment.", retry_after_seconds=2)
             await repository.add([opened])
         return Message.model_validate(opened)
 
-    async def close_orphans(self, writer_ids: Sequence[str]) -> int:
-        """Mark answers interrupted that dead server processes left unfinished; returns how many."""
+    async def close_orphans(self) -> int:
+        """Mark answers interrupted whose server processes are gone; returns how many."""
         async with self._database.transaction() as db:
-            return await ConversationRepository(db).interrupt_answers_of(writer_ids)
+            return await ConversationRepository(db).interrupt_orphans()
 
     async def write_answer(self, message_id: str, **values: Any) -> bool:
         """Save the answer as far as it has grown, or end it with ``status``; False if it was deleted or ended."""

@@ -198,6 +198,8 @@ def _translate(error: DBAPIError) -> LabError | None:
     if isinstance(error, IntegrityError):  # two equal keys at the same instant; the second finds the first one's work
         return Conflict("The same was being saved at this moment. Send the request again.", retry_after_seconds=1)
     text = str(error.orig).lower()
+    if "invalid input for query argument" in text:  # a fault of ours, and what follows is what somebody said
+        return None
     if "locked" in text or "lock timeout" in text or "deadlock" in text:
         return _busy()
     if "disk is full" in text or "no space left" in text or "could not extend file" in text:
@@ -211,6 +213,8 @@ def _translate(error: DBAPIError) -> LabError | None:
         "starting up",
         "timeout",
         "readonly",
+        "read-only",
+        "recovery",
     )
     if error.connection_invalidated or any(sign in text for sign in unreachable):
         return DatabaseUnavailable(

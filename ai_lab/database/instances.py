@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import socket
 from datetime import timedelta
+from typing import Any
 
 import psutil
-from sqlalchemy import Column, Float, Integer, String, Table, delete, insert, select, update
+from sqlalchemy import Column, Float, Integer, Row, String, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.clock import new_id, now
@@ -33,20 +34,25 @@ server_instances = Table(
 async def register(db: AsyncConnection) -> str:
     """Add a row for this process and return its id."""
     instance_id = new_id()
-    row = {
+    await db.execute(insert(server_instances).values(_row(instance_id)))
+    return instance_id
+
+
+def _row(instance_id: str) -> dict[str, Any]:
+    return {
         "id": instance_id,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "process_started": psutil.Process().create_time(),
         "renewed_at": now(),
     }
-    await db.execute(insert(server_instances).values(row))
-    return instance_id
 
 
 async def renew(db: AsyncConnection, instance_id: str) -> None:
-    """Say that this process is alive."""
-    await db.execute(update(server_instances).where(server_instances.c.id == instance_id).values(renewed_at=now()))
+    """Say that this process is alive, also where another one had given it up."""
+    mine = update(server_instances).where(server_instances.c.id == instance_id).values(renewed_at=now())
+    if not (await db.execute(mine)).rowcount:
+        await db.execute(insert(server_instances).values(_row(instance_id)))
 
 
 async def unregister(db: AsyncConnection, instance_id: str) -> None:
@@ -54,27 +60,22 @@ async def unregister(db: AsyncConnection, instance_id: str) -> None:
     await db.execute(delete(server_instances).where(server_instances.c.id == instance_id))
 
 
-async def dead_instances(db: AsyncConnection) -> list[str]:
-    """Return the ids of processes that are gone."""
-    stale_before = now() - timedelta(seconds=STALE_SECONDS)
-    rows = (await db.execute(select(server_instances))).all()
-    host = socket.gethostname()
-    return [
-        row.id
-        for row in rows
-        if (row.host == host and not _runs(row.pid, row.process_started))
-        or (row.host != host and row.renewed_at < stale_before)
-    ]
+async def forget_dead(db: AsyncConnection, own_id: str) -> None:
+    """Remove the rows of processes that are gone."""
+    others = (await db.execute(select(server_instances).where(server_instances.c.id != own_id))).all()
+    dead = [row.id for row in others if _is_dead(row)]
+    if dead:
+        await db.execute(delete(server_instances).where(server_instances.c.id.in_(dead)))
 
 
-async def forget(db: AsyncConnection, instance_ids: list[str]) -> None:
-    """Remove the rows of dead processes."""
-    await db.execute(delete(server_instances).where(server_instances.c.id.in_(instance_ids)))
-
-
-def _runs(pid: int, process_started: float) -> bool:
-    """Return whether that very process runs: numbers are given again, in a container the same one each time."""
+def _is_dead(row: Row[Any]) -> bool:
+    stale: bool = row.renewed_at < now() - timedelta(seconds=STALE_SECONDS)
+    if row.host != socket.gethostname():
+        return stale
+    if row.pid == os.getpid():  # this process has the number now: in a container it is the same one each time
+        return bool(row.process_started != psutil.Process().create_time()) or stale
     try:
-        return abs(psutil.Process(pid).create_time() - process_started) < 1.0
+        # A clock that is set moves the start times of all processes: a difference alone proves nothing.
+        return stale and bool(abs(psutil.Process(row.pid).create_time() - row.process_started) >= 1.0)
     except psutil.Error:
-        return False
+        return True

@@ -17,6 +17,7 @@ from ai_lab.providers.types import Provider
 from ai_lab.settings import ServerEntry, Settings, check_base_url
 
 ENTRY_POINT_GROUP = "ai_lab.providers"
+_NAME_LENGTH = 64
 #: The weights that ship for a first start.
 SHIPPED_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
@@ -99,8 +100,10 @@ def is_on_this_machine(address: str | None) -> bool:
 
 
 def _server_row(name: str, entry: ServerEntry) -> Service:
-    if not name or "/" in name:
-        raise InvalidSettings(f"AI_LAB_SERVERS: {name!r} cannot be a provider's name; it stands before the slash.")
+    if not name or "/" in name or len(name) > _NAME_LENGTH:
+        raise InvalidSettings(
+            f"AI_LAB_SERVERS: {name!r} cannot be a provider's name: 1 to {_NAME_LENGTH} characters without a slash."
+        )
     base_url = check_base_url(entry.base_url)
 
     def build(settings: Settings) -> Provider:

@@ -16,6 +16,7 @@ from ai_lab.settings import Settings
 
 _LIST_LIMIT_SECONDS = 1.0
 _ASK_AGAIN_SECONDS = 5.0
+_MODEL_LENGTH = 255
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,11 @@ class Providers:
         return self._built[name]
 
     def _resolved(self, provider_name: str, model: str) -> ResolvedModel:
-        return ResolvedModel(self.get(provider_name), model, provider_name in self._local)
+        if len(model) > _MODEL_LENGTH:
+            raise ModelNotFound(f"A model's name has at most {_MODEL_LENGTH} characters.")
+        # Ollama passes models of this kind on to its own cloud.
+        is_remote = provider_name == "ollama" and model.lower().endswith(("-cloud", ":cloud"))
+        return ResolvedModel(self.get(provider_name), model, provider_name in self._local and not is_remote)
 
     async def _first_model(self) -> str:
         embedded = await self.get("embedded").models()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ai_lab.chat import Answer, NewTurn, Turn
-from ai_lab.conversations.schemas import Message
+from ai_lab.conversations.schemas import Message, NewMessage
 from ai_lab.errors import (
     ContextOverflow,
     IdempotencyKeyReused,
@@ -237,6 +237,16 @@ class TestIdempotency:
         await lab.chat.answer(say("y"))
         assert [m["content"] for m in fake.received(CHAT)[-1].json()["messages"]] == ["x", "now", "y"]
 
+    async def test_retries_that_come_together_ask_the_model_once(self, lab: Lab, fake: OpenAIServer) -> None:
+        fake.script(CHAT, json_reply({}, status=500), text_reply("now"))
+        with pytest.raises(LabError):
+            await lab.chat.answer(say("x"), "key")
+        results = await asyncio.gather(*(lab.chat.answer(say("x"), "key") for _ in range(4)), return_exceptions=True)
+        answers = [result for result in results if isinstance(result, Answer)]
+        assert {answer.response for answer in answers} == {"now"}
+        assert all(isinstance(result, Answer | TurnInProgress) for result in results)
+        assert len(fake.received(CHAT)) == 2
+
     async def test_another_question_under_the_same_key_is_refused(self, lab: Lab) -> None:
         await lab.chat.answer(say("x"), "key")
         with pytest.raises(IdempotencyKeyReused):
@@ -260,6 +270,25 @@ class TestContext:
         stored = len(await messages(lab)) - 3  # without the system message, this question and its answer
         assert answer.context.trimmed_messages == stored - (len(sent) - 2) > 0
         assert "did not fit" in answer.warnings[0]
+
+    async def test_an_old_system_message_hides_nothing_from_the_report(self, lab: Lab, fake: OpenAIServer) -> None:
+        await lab.conversations.append("s", NewMessage(role="system", content="be brief"))
+        for number in range(60):
+            await lab.conversations.append("s", NewMessage(role="user", content=f"q{number}"))
+            await lab.conversations.append("s", NewMessage(role="assistant", content=f"a{number}"))
+        answer = await lab.chat.answer(say("last"))
+        sent = fake.received(CHAT)[-1].json()["messages"]
+        assert answer.context is not None
+        assert answer.context.trimmed_messages == 120 - (len(sent) - 2) > 0
+
+    async def test_no_prompt_has_two_questions_in_a_row(self, lab: Lab, fake: OpenAIServer) -> None:
+        """Many chat templates refuse that."""
+        fake.script(CHAT, json_reply({}, status=500), text_reply("fine"))
+        with pytest.raises(LabError):
+            await lab.chat.answer(say("failed"))
+        await lab.conversations.append("s", NewMessage(role="user", content="appended"))
+        await lab.chat.answer(say("asked"))
+        assert fake.received(CHAT)[-1].json()["messages"] == [{"role": "user", "content": "appended\n\nasked"}]
 
     async def test_a_question_that_can_never_fit_is_refused_with_the_figures(self, lab: Lab) -> None:
         with pytest.raises(ContextOverflow, match="400"):
@@ -303,6 +332,14 @@ class TestStopping:
             assert (answer.content, answer.status) == ("half", "interrupted")
         with pytest.raises(ServerStopping):
             await lab.chat.start(say("too late"))
+
+    async def test_deleting_a_conversation_stops_its_answer(self, lab: Lab, fake: OpenAIServer) -> None:
+        words = [part for number in range(100) for part in (delta(content=f"{number} "), 0.1)]
+        fake.script(CHAT, stream_reply(*words, ending="hang"))
+        turn = await started(lab, say("x"))
+        await lab.conversations.delete("s")
+        with pytest.raises(LabError, match="deleted while"):
+            await asyncio.wait_for(turn.result(), timeout=5)
 
     async def test_deleting_a_conversation_in_mid_answer_is_no_accident(self, lab: Lab, fake: OpenAIServer) -> None:
         fake.script(CHAT, stream_reply(delta(content="half"), 0.3, delta("stop"), usage(1, 1), DONE))

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete, select, update
 from sqlalchemy.engine import make_url
 
 from ai_lab.conversations import Conversations, Message, NewMessage
 from ai_lab.conversations.schemas import ConversationChange, NewConversation
-from ai_lab.database import Database
+from ai_lab.database import Database, instances
 from ai_lab.errors import Conflict, ConversationExists, ConversationNotFound, IdempotencyKeyReused, InvalidCursor
 
 ANSWER: dict[str, Any] = {"model": "m", "provider": "p", "writer_id": "w"}
@@ -191,6 +192,14 @@ class TestSearch:
         assert found.matches is not None
         assert [m.message_id for m in found.matches] == [turn.answer.message_id]
 
+    async def test_a_message_full_of_hits_is_found_as_quickly_as_another(self, conversations: Conversations) -> None:
+        """A snippet of one with 32,000 hits took SQLite 10 s, and those who waited for it got nothing."""
+        await conversations.append("s", user("error in line 7\n" * 30_000))
+        async with asyncio.timeout(8):
+            (found,) = (await conversations.page(query="error")).data
+        assert found.matches is not None
+        assert "error" in found.matches[0].snippet
+
     async def test_a_very_long_message_of_many_words_can_be_kept_and_found(self, conversations: Conversations) -> None:
         content = " ".join(f"wörd{number}" for number in range(150_000))
         await conversations.append("s", user("needle " + content))
@@ -205,14 +214,44 @@ class TestAnswers:
         assert not await conversations.write_answer(turn.answer.message_id, content="late", status="failed")
         assert (await conversations.messages("s")).data[-1].content == "whole"
 
-    async def test_only_the_answers_of_dead_writers_are_closed(self, conversations: Conversations) -> None:
-        for writer in ("dead", "alive"):
+    async def test_only_the_answers_of_dead_writers_are_closed(
+        self, conversations: Conversations, database: Database
+    ) -> None:
+        async with database.transaction() as db:
+            alive_id = await instances.register(db)
+        answers = {}
+        for writer in ("dead", alive_id):
             turn = await conversations.start_turn(writer, "q", system=None, answer=ANSWER | {"writer_id": writer})
             assert turn.answer is not None
             await conversations.write_answer(turn.answer.message_id, content="half")
-        assert await conversations.close_orphans(["dead"]) == 1
-        (_, dead), (_, alive) = [(await conversations.messages(s)).data for s in ("dead", "alive")]
+            answers[writer] = turn.answer.message_id
+        assert await conversations.close_orphans() == 1
+        (_, dead), (_, alive) = [(await conversations.messages(s)).data for s in answers]
         assert (dead.status, dead.content, alive.status) == ("interrupted", "half", "streaming")
+        # A writer that was taken for dead and is not still brings its answer to its end.
+        assert await conversations.write_answer(answers["dead"], content="whole", status="complete")
+
+    async def test_a_process_given_up_by_another_one_comes_back(self, database: Database) -> None:
+        async with database.transaction() as db:
+            own_id = await instances.register(db)
+            await db.execute(update(instances.server_instances).values(process_started=5.0))
+            await instances.forget_dead(db, own_id)
+            rows = (await db.execute(select(instances.server_instances.c.id))).scalars().all()
+            assert rows == [own_id]
+            await db.execute(delete(instances.server_instances))
+            await instances.renew(db, own_id)
+            assert (await db.execute(select(instances.server_instances.c.id))).scalars().all() == [own_id]
+
+    async def test_another_process_with_our_number_is_a_dead_one(self, database: Database) -> None:
+        """In a container every start has the same process number."""
+        async with database.transaction() as db:
+            before = await instances.register(db)
+            await db.execute(update(instances.server_instances).values(process_started=5.0))
+            own_id = await instances.register(db)
+            await instances.forget_dead(db, own_id)
+            rows = (await db.execute(select(instances.server_instances.c.id))).scalars().all()
+        assert before not in rows
+        assert rows == [own_id]
 
     async def test_a_prompt_sees_ended_messages_and_the_system_message_however_old(
         self, conversations: Conversations

@@ -35,7 +35,7 @@ def test_the_template_itself_loads(tmp_path: Path) -> None:
 def test_names_of_earlier_installations_work(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         "DATABASE_URL=sqlite+aiosqlite:///./lab.db\nAPI_HOST=::1\nAPI_PORT=9000\nOLLAMA_HOST=http://gpu:11434\n"
-        "OLLAMA_MODEL=llama3\nENABLE_METRICS=false\nENCRYPTION_KEY=abc\nLOG_LEVEL=DEBUG\nCUDA_VISIBLE_DEVICES=0,1\n"
+        "OLLAMA_MODEL=llama3\nENABLE_METRICS=false\nENCRYPTION_KEY=abc\nLOG_LEVEL=debug\nCUDA_VISIBLE_DEVICES=0,1\n"
     )
     settings = Settings.load()
     assert (settings.api_host, settings.api_port, settings.log_level) == ("::1", 9000, "DEBUG")
