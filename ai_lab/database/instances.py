@@ -75,7 +75,10 @@ def _is_dead(row: Row[Any]) -> bool:
     if row.pid == os.getpid():  # this process has the number now: in a container it is the same one each time
         return bool(row.process_started != psutil.Process().create_time()) or stale
     try:
+        process = psutil.Process(row.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
         # A clock that is set moves the start times of all processes: a difference alone proves nothing.
-        return stale and bool(abs(psutil.Process(row.pid).create_time() - row.process_started) >= 1.0)
+        return bool(abs(process.create_time() - row.process_started) >= 1.0) and stale
     except psutil.Error:
         return True

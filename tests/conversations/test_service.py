@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -241,6 +243,17 @@ class TestAnswers:
             await db.execute(delete(instances.server_instances))
             await instances.renew(db, own_id)
             assert (await db.execute(select(instances.server_instances.c.id))).scalars().all() == [own_id]
+
+    async def test_a_process_that_has_ended_is_a_dead_one(self, database: Database) -> None:
+        ended = subprocess.Popen([sys.executable, "-c", ""])  # noqa: ASYNC220 - it ends at once
+        ended.wait()  # noqa: ASYNC222 - as above
+        async with database.transaction() as db:
+            await instances.register(db)
+            await db.execute(update(instances.server_instances).values(pid=ended.pid))
+            own_id = await instances.register(db)
+            await instances.forget_dead(db, own_id)
+            rows = (await db.execute(select(instances.server_instances.c.id))).scalars().all()
+        assert rows == [own_id]
 
     async def test_another_process_with_our_number_is_a_dead_one(self, database: Database) -> None:
         """In a container every start has the same process number."""

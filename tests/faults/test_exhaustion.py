@@ -89,10 +89,15 @@ async def test_an_answer_that_can_never_be_saved_ends_in_an_error(server: Server
         async with Connection(server.url) as connection, asyncio.timeout(30):
             if streams:
                 last = [event async for event in connection.stream("/chat", body)][-1]
-                assert (last.name, last.data["code"]) == ("error", "internal_error")
+                assert last.name == "error"
+                assert last.data["code"] in _CODES
             else:
                 reply = await connection.request("POST", "/chat", body)
-                assert (reply.status, reply.json()["code"]) == (500, "internal_error")
+                assert reply.json()["code"] in _CODES
+
+
+#: The second one where the first save meets the renaming itself.
+_CODES = {"internal_error", "database_busy"}
 
 
 @contextmanager
