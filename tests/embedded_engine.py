@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -65,8 +66,18 @@ async def until(condition: Callable[[], Awaitable[bool]], *, seconds: float = 30
     return time.monotonic() - started_at
 
 
+def engines() -> list[psutil.Process]:
+    """Return the engine processes of these tests; other tests have children of their own, such as a database."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it may end at this moment
+            if any("engine_child.py" in word for word in child.cmdline()):
+                found.append(child)
+    return found
+
+
 async def has_child() -> bool:
-    return bool(psutil.Process().children())
+    return bool(engines())
 
 
 async def has_ended(engine: Engine) -> bool:

@@ -246,7 +246,7 @@ class TestAnswers:
 
     async def test_a_process_that_has_ended_is_a_dead_one(self, database: Database) -> None:
         ended = subprocess.Popen([sys.executable, "-c", ""])  # noqa: ASYNC220 - it ends at once
-        ended.wait()  # noqa: ASYNC222 - as above
+        ended.wait()
         async with database.transaction() as db:
             await instances.register(db)
             await db.execute(update(instances.server_instances).values(pid=ended.pid))

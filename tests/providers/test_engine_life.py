@@ -27,6 +27,7 @@ from tests.embedded_engine import (
     SHIPPED,
     TALE,
     answer,
+    engines,
     has_child,
     has_ended,
     has_work_if_running,
@@ -186,7 +187,7 @@ async def test_a_model_larger_than_the_free_memory_is_refused(tmp_path: Path, we
 async def test_an_engine_killed_while_it_loads_points_at_memory(embedded: Embedded) -> None:
     asking = asyncio.create_task(answer(embedded))
     await until(has_child)
-    for child in psutil.Process().children():
+    for child in engines():
         child.kill()
     with pytest.raises(OutOfMemory, match="needs about"):
         await asking
@@ -230,7 +231,7 @@ async def test_closing_ends_a_starting_engine(tmp_path: Path) -> None:
         await until(has_child)
     with pytest.raises(EngineError, match="closed"):
         await asking
-    assert not psutil.Process().children()
+    assert not engines()
     with pytest.raises(EngineError, match="closed"):
         await answer(provider)
 
@@ -239,10 +240,10 @@ async def test_an_engine_that_hangs_while_it_loads_is_ended(tmp_path: Path) -> N
     async with opened(tmp_path, timeout_seconds=2) as provider:
         asking = asyncio.create_task(answer(provider))
         await until(has_child)
-        psutil.Process().children()[0].suspend()
+        engines()[0].suspend()
         with pytest.raises(EngineError, match=r"did not load .* within 2 s"):
             await asking
-        assert not psutil.Process().children()
+        assert not engines()
 
 
 async def test_closing_ends_a_running_answer(tmp_path: Path) -> None:
