@@ -8,19 +8,13 @@ from typing import Any
 
 from ai_lab.errors import ProviderUnavailable
 from ai_lab.providers.engine import Engine
+from ai_lab.providers.engine_transport import EngineTransport
 from ai_lab.providers.http_service import HttpService
 from ai_lab.providers.openai_compatible import OpenAICompatible
 from ai_lab.providers.types import ChatRequest, Message
 
 #: Connections for questions. Each one holds a thread of the engine, which has as many as slots and four more.
 _QUESTIONS_AT_ONCE = 2
-
-
-class _OneAnswerService(HttpService):
-    """A connection for each answer: llama.cpp closes it afterwards, and a request must not meet a closing one."""
-
-    def _headers(self) -> dict[str, str]:
-        return {**super()._headers(), "Connection": "close"}
 
 
 class EngineClient(OpenAICompatible):
@@ -33,7 +27,13 @@ class EngineClient(OpenAICompatible):
             return engine.api_key
 
         self.engine = engine
-        self._service = _OneAnswerService(name, f"{engine.base_url}/v1", api_key=key, timeout_seconds=timeout_seconds)
+        self._service = HttpService(
+            name,
+            f"{engine.base_url}/v1",
+            api_key=key,
+            timeout_seconds=timeout_seconds,
+            transport=EngineTransport(),
+        )
         self._questions = HttpService(name, engine.base_url, api_key=key, timeout_seconds=timeout_seconds)
         self._question_seats = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
         self._template_takes_tools: bool | None = None

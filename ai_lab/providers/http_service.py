@@ -27,16 +27,23 @@ class HttpService:
         base_url: what every path is appended to.
         api_key: returns the key, asked at every request; it travels in the ``Authorization`` header and nowhere else.
         timeout_seconds: the longest silence of the service.
+        transport: what makes the connections; None means httpx's own.
     """
 
     def __init__(
-        self, name: str, base_url: str, *, api_key: Callable[[], str | None] | None, timeout_seconds: float
+        self,
+        name: str,
+        base_url: str,
+        *,
+        api_key: Callable[[], str | None] | None,
+        timeout_seconds: float,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.name = name
         self.errors = ServiceErrors(name, base_url, self._key)
         self._base_url = base_url.rstrip("/")
         self._read_key = api_key
-        self._client = httpx.AsyncClient(**client_options(self._base_url, timeout_seconds))
+        self._client = httpx.AsyncClient(**client_options(self._base_url, timeout_seconds), transport=transport)
 
     @contextlib.asynccontextmanager
     async def open(

@@ -57,6 +57,7 @@ class Ollama:
             address_hint=" (OLLAMA_HOST)",
         )
         self._shown: dict[str, tuple[int | None, frozenset[str]]] = {}
+        self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
@@ -98,13 +99,27 @@ class Ollama:
     async def context_tokens(self, model: str) -> int:
         """Return the context that chats with ``model`` get: what is configured, or the model's own if that is less."""
         if model not in self._shown:
-            with self._typed_errors(model):
-                shown = await self._client.show(model)
-            info = shown.modelinfo or {}
-            own = info.get(f"{info.get('general.architecture')}.context_length")
-            known = {_CAPABILITIES[word] for word in shown.capabilities or [] if word in _CAPABILITIES}
-            self._shown[model] = own if isinstance(own, int) and own > 0 else None, frozenset(known)
+            # Asked once for all who want to know, and not cancelled with one who leaves: httpx would keep the
+            # connection of a call that is cancelled early for ever.
+            asking = self._asking.get(model)
+            if asking is None:
+                asking = self._asking[model] = asyncio.create_task(self._show(model))
+                asking.add_done_callback(lambda task: self._asked(model, task))
+            await asyncio.shield(asking)
         return min(self._context_tokens, self._shown[model][0] or self._context_tokens)
+
+    async def _show(self, model: str) -> None:
+        with self._typed_errors(model):
+            shown = await self._client.show(model)
+        info = shown.modelinfo or {}
+        own = info.get(f"{info.get('general.architecture')}.context_length")
+        known = {_CAPABILITIES[word] for word in shown.capabilities or [] if word in _CAPABILITIES}
+        self._shown[model] = own if isinstance(own, int) and own > 0 else None, frozenset(known)
+
+    def _asked(self, model: str, task: asyncio.Task[None]) -> None:
+        del self._asking[model]
+        if not task.cancelled():
+            task.exception()  # whoever still waits gets it
 
     async def count_tokens(self, model: str, messages: Sequence[Message]) -> int | None:
         """Return None: the API has no call for it."""
