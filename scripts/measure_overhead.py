@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 import uvicorn
+import uvloop
 
 from ai_lab.chat import NewTurn
 from ai_lab.lab import Lab
@@ -32,6 +34,8 @@ from tests.server import free_port
 
 _ARMS = ("engine", "/chat", "/v1")
 _TOKENS = 96
+#: A piece with text in it; the first event under /v1 has none.
+_CHAT_PIECE, _OPENAI_PIECE = re.compile(rb'"delta":"[^"]'), re.compile(rb'"content":"[^"]')
 _LATER_MS = 10
 _RATE_PERCENT = 97
 
@@ -60,7 +64,8 @@ def main() -> int:
     parser.add_argument("--serve", nargs=2, metavar=("DATA_DIR", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        asyncio.run(_serve(options.serve[0], int(options.serve[1])))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as the real one runs
+            runner.run(_serve(options.serve[0], int(options.serve[1])))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
@@ -117,13 +122,13 @@ def _ask(door: Door, prompt: str) -> Seen:
     head = f"POST {door.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}Content-Type: application/json\r\n"
     head += f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     pieces: list[float] = []
-    mark = b'"delta":"' if door.path == "/chat" else b'"content":"'
+    mark = _CHAT_PIECE if door.path == "/chat" else _OPENAI_PIECE
     with socket.create_connection(("127.0.0.1", door.port)) as connection:
         started = time.perf_counter()
         connection.sendall(head.encode() + content)
         while data := connection.recv(65536):
             arrived = time.perf_counter()
-            pieces += [arrived] * data.count(mark)
+            pieces += [arrived] * len(mark.findall(data))
     rate = (len(pieces) - 1) / (pieces[-1] - pieces[0])
     return Seen((pieces[0] - started) * 1000, rate)
 
