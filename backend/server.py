@@ -89,7 +89,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
-            timeout_keep_alive=65,  # longer than clients and proxies keep theirs, so that no request meets a closing one
+            timeout_keep_alive=65,  # longer than clients and proxies do: no request meets a closing one
             server_header=False,
         )
         server = _Server(config, lab)
