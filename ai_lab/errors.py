@@ -10,6 +10,7 @@ LabError                        500 internal_error
 │   ├── ConversationNotFound    404 conversation_not_found
 │   ├── AgentStateNotFound      404 agent_state_not_found
 │   ├── InvalidCursor           404 invalid_cursor
+│   ├── MetricNotFound          404 metric_not_found
 │   └── ModelNotFound           404 model_not_found
 ├── Conflict                    409 conflict
 │   ├── ConversationExists      409 conversation_exists
@@ -29,6 +30,7 @@ LabError                        500 internal_error
 ├── DatabaseUnavailable         503 database_unavailable
 │   ├── DatabaseBusy            503 database_busy
 │   └── DatabaseFull            507 database_full
+├── MetricsUnavailable          503 metrics_unavailable
 ├── ServerStopping              503 server_stopping
 ├── ServerUnreachable           503 server_unreachable
 │   └── AnswerLost              502 answer_lost
@@ -109,6 +111,16 @@ class RequestCancelled(NotFound):
     """Whoever asked has gone; nobody reads this but the log."""
 
     status, code, title = 499, "request_cancelled", "The request was cancelled"
+
+
+class MetricNotFound(NotFound):
+    """Nothing of this name was ever measured here; ``near_matches`` are the closest names."""
+
+    code, title = "metric_not_found", "Metric not found"
+
+    def __init__(self, detail: str, near_matches: list[str] | None = None) -> None:
+        super().__init__(detail, param="metric")
+        self.near_matches = near_matches or []
 
 
 class ModelNotFound(NotFound):
@@ -227,6 +239,12 @@ class DatabaseFull(DatabaseUnavailable):
     """The disk is full; nothing of the request was saved."""
 
     status, code, title = 507, "database_full", "The disk is full"
+
+
+class MetricsUnavailable(LabError):
+    """There is no sample of the machine: sampling is switched off, or the machine cannot be read."""
+
+    status, code, title = 503, "metrics_unavailable", "No metrics are available"
 
 
 class ServerStopping(LabError):

@@ -17,9 +17,10 @@ from ai_lab.conversations import Conversations
 from ai_lab.database import Database, database_address, instances
 from ai_lab.database.setup import SetupReport, prepare_database
 from ai_lab.errors import DatabaseUnavailable
+from ai_lab.logging import SlowOperations
 from ai_lab.providers import Providers
 from ai_lab.settings import Settings
-from ai_lab.telemetry import Health
+from ai_lab.telemetry import Health, Instruments, Operations, Telemetry
 
 _RENEW_SECONDS = 15.0
 _CHECKPOINT_EVERY = 20  # renewals: five minutes
@@ -40,6 +41,8 @@ class Lab:
     chat: Chat
     completions: Completions
     health: Health
+    telemetry: Telemetry
+    slow: SlowOperations
     started_at: datetime
 
     @classmethod
@@ -57,15 +60,29 @@ class Lab:
         address = database_address(settings)
         setup = await prepare_database(address)
         async with AsyncExitStack() as closing:
-            database = Database(address)
+            operations = Operations()
+            slow = SlowOperations(settings.slow_operation_ms)
+            instruments = Instruments(operations, slow)
+            database = Database(address, observe=instruments.database)
             closing.push_async_callback(database.close)
             async with database.transaction() as db:
                 instance_id = await instances.register(db)
             conversations = Conversations(database)
             await _close_orphans(database, conversations, instance_id)
-            providers = Providers(settings)
+            providers = Providers(settings, observe=instruments.inference)
             closing.push_async_callback(providers.close)
             closing.push_async_callback(_leave, database, instance_id)
+            telemetry = Telemetry(settings, database, operations, instruments, instance_id)
+            health = Health(
+                database,
+                providers,
+                settings.data_path(),
+                newest_revision=setup.newest,
+                latest=telemetry.latest if telemetry.is_sampling else None,
+                interval_seconds=settings.metrics_interval_seconds,
+            )
+            closing.push_async_callback(telemetry.close)
+            await telemetry.start(health)
             chat = Chat(conversations, providers, instance_id)
             upkeep = asyncio.create_task(_keep_up(database, conversations, instance_id))
             closing.push_async_callback(_end, upkeep)
@@ -81,7 +98,9 @@ class Lab:
                 agents=Agents(database),
                 chat=chat,
                 completions=completions,
-                health=Health(database, providers, settings.data_path()),
+                health=health,
+                telemetry=telemetry,
+                slow=slow,
                 started_at=now(),
             )
 

@@ -88,6 +88,41 @@ class Settings(BaseSettings):
     )
     log_format: Literal["console", "json"] = _setting("AI_LAB_LOG_FORMAT", "console", "Lines for people or JSON.")
 
+    log_file: OptionalPath = _setting(
+        "AI_LAB_LOG_FILE", None, "Also log to this file, as JSON lines. Relative paths start at the data directory."
+    )
+    log_file_mb: int = _setting("AI_LAB_LOG_FILE_MB", 10, "A log file of this size (MiB) is put aside.", ge=1)
+    log_files_kept: int = _setting("AI_LAB_LOG_FILES_KEPT", 5, "Log files that are kept besides the newest.", ge=1)
+    slow_operation_ms: float = _setting(
+        "AI_LAB_SLOW_OPERATION_MS", 1000, "Operations that take longer are logged as slow; 0 logs none.", ge=0
+    )
+    sentry_dsn: OptionalSecret = _setting(
+        "SENTRY_DSN", None, "Address of a Sentry server for error reports; needs the extra ai-lab[sentry]."
+    )
+
+    enable_metrics: bool = _setting(
+        "ENABLE_METRICS", True, "Sample the machine in the background and keep the history of it."
+    )
+    metrics_interval_seconds: float = _setting(
+        "AI_LAB_METRICS_INTERVAL_SECONDS", 5, "Time between two samples of the machine.", ge=1, le=60
+    )
+    metrics_host: bool = _setting(
+        "AI_LAB_METRICS_HOST", True, "Show the machine to Prometheus too; turn off where node_exporter does that."
+    )
+    history_raw_hours: float = _setting("AI_LAB_HISTORY_RAW_HOURS", 24, "Every sample is kept this long.", ge=1, le=720)
+    history_minute_days: float = _setting(
+        "AI_LAB_HISTORY_MINUTE_DAYS", 14, "Figures per minute are kept this long, as far as they fit.", ge=1, le=3650
+    )
+    history_hour_days: float = _setting(
+        "AI_LAB_HISTORY_HOUR_DAYS", 730, "Figures per hour are kept this long.", ge=1, le=36500
+    )
+    history_max_mb: int = _setting(
+        "AI_LAB_HISTORY_MAX_MB",
+        50,
+        "Room for a month of history (MiB); minutes go earlier where it would be more.",
+        ge=10,
+    )
+
     default_model: OptionalText = _setting(
         "AI_LAB_DEFAULT_MODEL",
         None,
@@ -118,9 +153,6 @@ class Settings(BaseSettings):
         "AI_LAB_REQUEST_TIMEOUT_SECONDS", 300, "Longest silence of a model before a request fails.", gt=0
     )
 
-    enable_metrics: bool = _setting(
-        "ENABLE_METRICS", True, "Accepted from earlier installations; nothing reads it in this version."
-    )
     encryption_key: OptionalSecret = _setting(
         "ENCRYPTION_KEY", None, "Accepted from earlier installations; nothing reads it in this version."
     )

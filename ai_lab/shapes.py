@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints, WithJsonSchema
 
 _JSON_NODES = 100_000
 _JSON_DEPTH = 128  # Python's own encoder gives up at a depth that hangs on who calls it
@@ -41,6 +43,25 @@ def _as_whole(value: Any) -> Any:
 WHOLE = BeforeValidator(_as_whole)
 #: A moment with its zone.
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
+
+
+def _point_in_time(value: Any) -> Any:
+    """Read digits as seconds since 1970; pydantic would take large ones for milliseconds."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", value):
+        try:
+            return datetime.fromtimestamp(float(value), UTC)
+        except (ValueError, OverflowError, OSError):
+            raise ValueError("must be seconds since 1970 or text such as 2026-01-31T12:00:00Z") from None
+    return value
+
+
+_UNIX_SECONDS = {"type": "number", "minimum": 0, "maximum": 253_402_300_799}
+#: A moment in an address: ISO 8601 with its zone, or seconds since 1970.
+PointInTime = Annotated[
+    AwareDatetime,
+    BeforeValidator(_point_in_time),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, _UNIX_SECONDS]}),
+]
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:

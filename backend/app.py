@@ -16,6 +16,7 @@ from ai_lab import __version__
 from ai_lab.lab import Lab
 from backend import errors
 from backend.errors import PROBLEM_TYPE, Problem
+from backend.measured import MeasuredRequests
 from backend.middleware import RequestContext
 from backend.routes import ROUTERS
 
@@ -33,7 +34,8 @@ def create_app(lab: Lab) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     errors.install(app)
-    app.add_middleware(RequestContext)
+    app.add_middleware(MeasuredRequests, instruments=lab.telemetry.instruments)
+    app.add_middleware(RequestContext, slow=lab.slow)  # the outermost, so that all others have its ids
     _add_docs(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

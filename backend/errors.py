@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from ai_lab.errors import LabError, ModelNotFound
+from ai_lab.errors import LabError, MetricNotFound, ModelNotFound
 
 PROBLEM_TYPE = "application/problem+json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large", 415: "unsupported_media_type"}
@@ -47,7 +47,7 @@ def install(app: FastAPI) -> None:
 
 def problem_of(error: LabError, request_id: str) -> Problem:
     """Return the problem details of an error of ours."""
-    near = error.near_matches if isinstance(error, ModelNotFound) else None
+    near = error.near_matches if isinstance(error, MetricNotFound | ModelNotFound) else None
     return Problem(
         title=error.title,
         status=error.status,
@@ -73,7 +73,7 @@ async def _lab_error(request: Request, error: Exception) -> JSONResponse:
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     if error.status >= 500:  # noqa: PLR2004 - class of a status
-        logger.warning("%s: %s (%s)", error.code, error.detail, request.state.request_id)
+        logger.warning("request failed", extra={"code": error.code, "detail": error.detail})
     return _answer(request, problem_of(error, request.state.request_id), headers)
 
 
@@ -125,7 +125,7 @@ def _methods_of(request: Request) -> list[str]:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     """Answer for a fault of ours; the log has what happened."""
-    logger.error("request %s failed", request.state.request_id, exc_info=error)
+    logger.error("request failed", exc_info=error)
     problem = problem_of(
         LabError("Something went wrong on our side; the log has the details."), request.state.request_id
     )

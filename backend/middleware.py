@@ -1,41 +1,61 @@
-"""What happens around every request: an id, a limit on the body, a line in the log."""
+"""What happens around every request: ids, a limit on the body, a line in the log."""
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
+from collections.abc import Awaitable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ai_lab.clock import new_id
+from ai_lab.logging import RequestIds, SlowOperations, request_ids
+from backend.measured import route_template
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+#: W3C Trace Context: version, trace id, span id, flags; a version after 00 may have more.
+_TRACEPARENT = re.compile(
+    r"(?!ff)(?:00-(?P<id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"|(?!00)[0-9a-f]{2}-(?P<later_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)"
+)
+#: Asked every few seconds by other programs.
+_PROBES = ("/health", "/metrics")
+_SERVER_ERRORS = 500
+#: Take long by their nature; what is slow about them is told by the model's first token.
+_MODEL_ANSWERS = {"POST /chat", "POST /v1/chat/completions", "POST /v1/embeddings"}
 
 logger = logging.getLogger("ai_lab.access")
 
 
 class RequestContext:
-    """Plain ASGI, because Starlette's middleware class cancels handlers and buffers streams."""
+    """Plain ASGI, because Starlette's middleware class cancels handlers and buffers streams.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: answers the requests.
+        slow: told how long each request took until the first byte of its answer.
+    """
+
+    def __init__(self, app: ASGIApp, slow: SlowOperations | None = None) -> None:
         self._app = app
+        self._slow = slow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
-        scope.setdefault("state", {})["request_id"] = request_id
+        ids = _ids_of(scope)
+        scope.setdefault("state", {}).update(ids._asdict())
+        root_path = scope.get("root_path", "")
         started = time.perf_counter()
-        status = 500
-        received = 0
+        first_byte_at = 0.0
+        status = _SERVER_ERRORS
+        received = sent = 0
 
         async def receive_limited() -> Message:
             nonlocal received
@@ -46,16 +66,59 @@ class RequestContext:
                 raise HTTPException(413, f"A request may have {MAX_BODY_BYTES // 1024**2} MiB. Send it in parts.")
             return message
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
+        def send_with_id(message: Message) -> Awaitable[None]:  # no coroutine of its own: it runs for each chunk
+            nonlocal status, first_byte_at, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
+                MutableHeaders(scope=message)["x-request-id"] = ids.request_id
+            elif body := message.get("body"):
+                first_byte_at = first_byte_at or time.perf_counter()
+                sent += len(body)
+            return send(message)
 
+        token = request_ids.set(ids)
         try:
             await self._app(scope, receive_limited, send_with_id)
         finally:
-            elapsed_ms = (time.perf_counter() - started) * 1000
-            path = scope["raw_path"].decode("latin-1")  # as it was sent: decoded, it could hold a line break
-            logger.info("%s %s %d %.1f ms %s", scope["method"], path, status, elapsed_ms, request_id)
+            ended = time.perf_counter()
+            _log(scope, status, ended - started, sent)
+            if self._slow:
+                operation = f"{scope['method']} {route_template(scope, root_path)}"  # what a user sent is no name
+                if operation not in _MODEL_ANSWERS:
+                    self._slow("http", operation, (first_byte_at or ended) - started)
+        # Not after an error: whoever answers for it, outside of here, logs it with these ids. uvicorn gives each
+        # request a context of its own, so that they are seen by no other one.
+        request_ids.reset(token)
+
+
+def _ids_of(scope: Scope) -> RequestIds:
+    """Return the ids that the client sent, as far as they are well formed, else new ones."""
+    request_id, traceparents = "", []
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            request_id = request_id or value.decode("latin-1")
+        elif name == b"traceparent":
+            traceparents.append(value.decode("latin-1"))
+    match = _TRACEPARENT.fullmatch(traceparents[0]) if len(traceparents) == 1 else None
+    return RequestIds(
+        request_id if _REQUEST_ID.fullmatch(request_id) else new_id(),
+        match["id"] or match["later_id"] if match else os.urandom(16).hex(),
+    )
+
+
+def _log(scope: Scope, status: int, seconds: float, sent: int) -> None:
+    path = scope["raw_path"].decode("latin-1")  # as it was sent, and without the query: that may hold secrets
+    level = logging.WARNING if status >= _SERVER_ERRORS else logging.INFO
+    if path.startswith(_PROBES):
+        level = logging.DEBUG
+    if logger.isEnabledFor(level):
+        client = scope.get("client")
+        fields = {
+            "method": scope["method"],
+            "path": path,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 1),
+            "bytes_sent": sent,
+            "client": client[0] if client else None,
+        }
+        logger.log(level, "request", extra=fields)

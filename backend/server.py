@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from ai_lab.errors import AlreadyRunning, StartupError
 from ai_lab.lab import Lab
 from ai_lab.logging import set_up_logging
 from ai_lab.settings import Settings
+from ai_lab.telemetry.own_process import CountingHandler
 from backend.app import create_app
 
 _STOP_SECONDS = 10
@@ -83,6 +85,7 @@ class _Server(uvicorn.Server):
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:
     async with Lab.open(settings) as lab:
+        logging.getLogger().addHandler(CountingHandler(lab.telemetry.instruments.log_message))
         config = uvicorn.Config(
             create_app(lab),
             log_config=None,

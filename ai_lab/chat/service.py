@@ -90,6 +90,11 @@ class Chat:
         """Return how many answers are in the making."""
         return len(self._running)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Return whether no turn is begun any more."""
+        return self._stopping
+
     async def close(self) -> None:
         """End every running answer as interrupted and wait until they are saved."""
         self._stopping = True

@@ -15,6 +15,9 @@ from ai_lab.client.events import EventReader
 from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, Message
+from ai_lab.telemetry.history_schemas import MetricHistory
+from ai_lab.telemetry.schemas import SystemMetrics
+from ai_lab.telemetry.summary_schemas import PerformanceSummary
 
 T = TypeVar("T")
 
@@ -92,9 +95,36 @@ class AsyncLabClient:
         """Return the models of all providers, each with its ``id``."""
         return await self._connection.send(calls.models())
 
+    # -- the server itself ---------------------------------------------------------------------------------------
+
     async def health(self) -> dict[str, Any]:
-        """Return how the server is, component by component."""
+        """Return how the server is, component by component, each with its remedy; one that is unwell answers too."""
         return await self._connection.send(calls.health())
+
+    async def metrics(self) -> SystemMetrics:
+        """Return the newest sample of the machine; None in it means that it cannot be measured there."""
+        return await self._connection.send(calls.metrics())
+
+    async def metrics_history(
+        self, metric: str, *, start: datetime | None = None, end: datetime | None = None, step: float | None = None
+    ) -> MetricHistory:
+        """Return how a metric went: mean, least and greatest of every step.
+
+        Args:
+            metric: a name such as cpu_usage_percent; a wrong one is answered with the nearest ones.
+            start: the beginning; by default the server chooses.
+            end: by default now.
+            step: seconds per point; by default so that there are a few hundred.
+        """
+        return await self._connection.send(calls.metrics_history(metric, start, end, step))
+
+    async def performance_summary(self, hours: float = 24) -> PerformanceSummary:
+        """Return counts, errors and percentiles of every operation over the last hours."""
+        return await self._connection.send(calls.performance_summary(hours))
+
+    async def exposition(self) -> str:
+        """Return everything that the server counts, in Prometheus' text format."""
+        return await self._connection.send(calls.exposition())
 
     # -- conversations -------------------------------------------------------------------------------------------
 

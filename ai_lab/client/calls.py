@@ -16,6 +16,9 @@ from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, ConversationPage, Message, MessagePage
 from ai_lab.errors import ConversationNotFound, LabError
+from ai_lab.telemetry.history_schemas import MetricHistory
+from ai_lab.telemetry.schemas import SystemMetrics
+from ai_lab.telemetry.summary_schemas import PerformanceSummary
 
 T_co = TypeVar("T_co", covariant=True)
 _PAGE_SIZE = 100
@@ -149,6 +152,34 @@ def models() -> Call[list[dict[str, Any]]]:
 def health() -> Call[dict[str, Any]]:
     """Say how the server is, component by component; a server that is unwell answers too."""
     return Call("GET", "/health/detailed", json.loads, answers_with=(503,))
+
+
+def metrics() -> Call[SystemMetrics]:
+    """Return the newest sample of the machine."""
+    return Call("GET", "/metrics", SystemMetrics.model_validate_json)
+
+
+def metrics_history(
+    metric: str, start: datetime | None, end: datetime | None, step_seconds: float | None
+) -> Call[MetricHistory]:
+    """Return the history of one metric."""
+    params = {
+        "metric": metric,
+        "from": start.isoformat() if start else None,
+        "to": end.isoformat() if end else None,
+        "step": step_seconds,
+    }
+    return Call("GET", "/metrics/history", MetricHistory.model_validate_json, params)
+
+
+def exposition() -> Call[str]:
+    """Return everything that is counted, in Prometheus' text format."""
+    return Call("GET", "/metrics/prometheus", bytes.decode)
+
+
+def performance_summary(hours: float) -> Call[PerformanceSummary]:
+    """Return how the lab did over a window."""
+    return Call("GET", "/performance/summary", PerformanceSummary.model_validate_json, {"hours": hours})
 
 
 def _given(**fields: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event
@@ -22,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from ai_lab.database.sqlite_driver import Connection
+from ai_lab.database.timing import Observe, time_statements, timed
 from ai_lab.errors import Conflict, DatabaseBusy, DatabaseFull, DatabaseUnavailable, LabError
 
 #: How long a request waits for the database before it is answered with 503.
@@ -35,6 +37,7 @@ _POSTGRES_SESSION = {
     "timezone": "UTC",
 }
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
+_PAGES_AT_ONCE = 256  # others may write in between
 
 
 class Database:
@@ -44,9 +47,10 @@ class Database:
         url: with the driver ``sqlite+aiosqlite`` or ``postgresql+asyncpg``.
         pooled: False opens a connection for each unit of work and closes it after, which makes the object usable
             from several event loops one after the other.
+        observe: is told of every statement and unit of work, see ``ai_lab.database.timing``.
     """
 
-    def __init__(self, url: URL, *, pooled: bool = True) -> None:
+    def __init__(self, url: URL, *, pooled: bool = True, observe: Observe | None = None) -> None:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._turn = asyncio.Lock()  # asyncio wakes waiters in the order in which they came
@@ -55,6 +59,10 @@ class Database:
             self._reader = _sqlite_engine(url, writes=False, pooled=pooled)
         else:
             self._writer = self._reader = _postgres_engine(url, pooled=pooled)
+        self._observe = observe
+        if observe:
+            for engine in {self._writer, self._reader}:
+                time_statements(engine.sync_engine, observe)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -68,18 +76,18 @@ class Database:
             DatabaseUnavailable: it cannot be reached.
         """
         if not self.is_sqlite:
-            async with _translated(), self._writer.begin() as db:
+            async with timed(self._observe, "transaction"), _translated(), self._writer.begin() as db:
                 yield db
             return
         waited_from = time.monotonic()
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with timed(self._observe, "write_wait"), asyncio.timeout(WAIT_SECONDS):
                 await self._turn.acquire()
         except TimeoutError:
             raise _busy() from None
         try:
             left = max(0.0, WAIT_SECONDS - (time.monotonic() - waited_from))
-            async with _translated(), self._writer.connect() as db:
+            async with timed(self._observe, "transaction"), _translated(), self._writer.connect() as db:
                 # The time spent in the queue counts, so that a long lock by another process ends in an answer.
                 db.sync_connection.info["wait_ms"] = round(left, 1) * 1000  # type: ignore[union-attr]  # connected
                 async with db.begin():
@@ -90,13 +98,13 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """Open one read-only snapshot. Raises as ``transaction`` does."""
-        async with _translated(), self._reader.connect() as db, db.begin():
+        async with timed(self._observe, "read"), _translated(), self._reader.connect() as db, db.begin():
             yield db
 
-    async def ping(self) -> None:
-        """Read something; raises ``DatabaseUnavailable`` where that fails."""
+    async def ping(self) -> str:
+        """Return the revision that the tables have, read just now; raises ``DatabaseUnavailable`` where that fails."""
         async with self.reading() as db:
-            await db.exec_driver_sql("SELECT version_num FROM alembic_version")
+            return str((await db.exec_driver_sql("SELECT version_num FROM alembic_version")).scalar())
 
     async def checkpoint(self) -> None:
         """Move SQLite's write-ahead log into the file and cut it; nothing to do on Postgres."""
@@ -104,6 +112,38 @@ class Database:
             async with self._turn, _translated(), self._writer.connect() as db:
                 connection = await db.execution_options(isolation_level="AUTOCOMMIT")
                 await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    async def give_back_pages(self, keep: int = 512) -> int:
+        """Cut free pages beyond ``keep`` off SQLite's file, and return how many went (Postgres tidies by itself).
+
+        What is kept is used again by the next rows. A file that was created without ``auto_vacuum`` never shrinks:
+        only a VACUUM could, which needs the room of a second copy and stops everybody meanwhile.
+        """
+        if not self.is_sqlite:
+            return 0
+        first: int | None = None
+        free: int | None = None
+        while True:
+            async with self._turn, _translated(), self._writer.connect() as db:
+                connection = await db.execution_options(isolation_level="AUTOCOMMIT")
+                before, free = free, int((await connection.exec_driver_sql("PRAGMA freelist_count")).scalar_one())
+                first = free if first is None else first
+                if free <= keep or free == before:  # the second: this file does not shrink
+                    return first - free
+                driver = (await connection.get_raw_connection()).driver_connection
+                # A script, because a single statement of the driver would stop after the first page.
+                pages = min(free - keep, _PAGES_AT_ONCE)
+                await driver.executescript(f"PRAGMA incremental_vacuum({pages})")  # type: ignore[union-attr]  # connected
+
+    async def size_bytes(self) -> dict[str, int]:
+        """Return the size of the database (``db``) and, of SQLite, of its write-ahead log (``wal``)."""
+        if not self.is_sqlite:
+            async with self.reading() as db:
+                size = await db.exec_driver_sql("SELECT pg_database_size(current_database())")
+                return {"db": int(size.scalar_one())}
+        file = Path(self.url.database or "")
+        sizes = {"db": file, "wal": file.with_name(f"{file.name}-wal")}
+        return {name: path.stat().st_size for name, path in sizes.items() if path.exists()}
 
     def connections_in_use(self) -> int:
         """Return how many pooled connections are out at this moment."""
@@ -129,6 +169,9 @@ def _sqlite_engine(url: URL, *, writes: bool, pooled: bool) -> AsyncEngine:
         dbapi_connection.isolation_level = None  # transactions start where we say so, in the hook below
         cursor = dbapi_connection.cursor()
         for pragma in (
+            # Says something only before the first page is written: a new file can give room back to the disk. One that
+            # is there already stays as it is and uses its free pages again.
+            *(("auto_vacuum = INCREMENTAL",) if writes else ()),
             "journal_mode = WAL" if writes else "query_only = ON",
             "synchronous = NORMAL",
             "foreign_keys = ON",

@@ -55,6 +55,13 @@ async def renew(db: AsyncConnection, instance_id: str) -> None:
         await db.execute(insert(server_instances).values(_row(instance_id)))
 
 
+async def is_first_on_host(db: AsyncConnection, own_id: str) -> bool:
+    """Return whether this process is the oldest of its machine; of several, one alone does what needs doing once."""
+    mine = select(server_instances.c.id).where(server_instances.c.host == socket.gethostname())
+    oldest = (await db.execute(mine.order_by(server_instances.c.id).limit(1))).scalar()
+    return oldest is None or oldest == own_id
+
+
 async def unregister(db: AsyncConnection, instance_id: str) -> None:
     """Remove this process in an orderly stop."""
     await db.execute(delete(server_instances).where(server_instances.c.id == instance_id))

@@ -19,12 +19,14 @@ from ai_lab.errors import DatabaseUnavailable, DatabaseUnusable, SourceDamaged, 
 from ai_lab.importer.display import print_report
 from ai_lab.importer.earlier_database import EarlierDatabase
 from ai_lab.importer.inputs import database_input, find_inputs
+from ai_lab.importer.measurements import Measurements
 from ai_lab.importer.records import Input
 from ai_lab.importer.rehearsal import Rehearsal
 from ai_lab.importer.report import FileReport, ImportReport
 from ai_lab.importer.service import Importer, Importing
 from ai_lab.importer.text_file import Watcher
 from ai_lab.settings import Settings
+from ai_lab.telemetry.retention import Retention
 
 _INTERRUPTED = 130
 
@@ -42,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             inputs = find_inputs(options.source or Path()) if options.source or not options.from_database else []
             notes: list[str] = []
+            measurements = None
             if options.from_database:
                 earlier = stack.enter_context(EarlierDatabase(options.from_database))
                 inputs.append(database_input(earlier))
                 notes = _what_stays(earlier)
-            report = asyncio.run(_run(settings, inputs, dry_run=options.dry_run))
+                measurements = earlier.measurements()
+            report = asyncio.run(_run(settings, inputs, measurements, dry_run=options.dry_run))
             if notes:
                 report.files[-1].notes = notes
     except StartupError as error:
@@ -103,14 +107,12 @@ def _what_stays(earlier: EarlierDatabase) -> list[str]:
             f"API keys: {count}. They need the key vault, which this version does not have yet, and stay in "
             f"{earlier.path}: keep that file and its encryption_key.key."
         )
-    if count := counts.get("performance_metrics"):
-        notes.append(
-            f"Performance metrics: {count}. They have no place in this version yet and stay in {earlier.path}."
-        )
     return notes
 
 
-async def _run(settings: Settings, inputs: list[Input], *, dry_run: bool) -> ImportReport:
+async def _run(
+    settings: Settings, inputs: list[Input], measurements: Measurements | None, *, dry_run: bool
+) -> ImportReport:
     report = ImportReport(dry_run, shown(database_address(settings)))
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     async with _importing(settings, dry_run=dry_run) as importer:
@@ -124,6 +126,8 @@ async def _run(settings: Settings, inputs: list[Input], *, dry_run: bool) -> Imp
                 report.files.append(FileReport(str(item.path), item.kind))
                 try:
                     await _take(item, importer, report.files[-1], lambda count: progress.advance(task, count))
+                    if measurements and item.path == measurements.path:
+                        await _take_measurements(measurements, importer, report.files[-1])
                 except DatabaseUnavailable as error:
                     report.stopped = error.detail
                     break
@@ -142,6 +146,13 @@ async def _take(item: Input, importer: Importing, report: FileReport, watcher: W
             report.refused(damage)
 
 
+async def _take_measurements(measurements: Measurements, importer: Importing, report: FileReport) -> None:
+    try:
+        report.measured(await importer.bring_in_measurements(measurements))
+    except SourceDamaged as damage:
+        report.refused(damage)
+
+
 @asynccontextmanager
 async def _importing(settings: Settings, *, dry_run: bool) -> AsyncIterator[Importing]:
     if dry_run:
@@ -158,7 +169,7 @@ async def _importing(settings: Settings, *, dry_run: bool) -> AsyncIterator[Impo
     await prepare_database(url)
     database = Database(url)
     try:
-        yield Importer(database)
+        yield Importer(database, Retention.of(settings))
     finally:
         await database.close()
 

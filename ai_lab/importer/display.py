@@ -60,7 +60,7 @@ def _summary(report: ImportReport) -> str:
         return f"Stopped: {report.stopped} So far: {counts}. Run the same command again to import the rest."
     if report.dry_run:
         return f"Nothing was changed. {report.database} would get: {counts}."
-    if not any(report.total(name) for name in ("conversations", "messages", "states")):
+    if not any(report.total(name) for name in ("conversations", "messages", "states", "measurements")):
         return f"Nothing new came in; what was imported before is skipped: {counts}."
     return f"{report.database} got: {counts}."
 

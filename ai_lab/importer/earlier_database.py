@@ -1,4 +1,4 @@
-"""An ``ai_lab.db`` of the earlier AI-Lab: one row per message, one per agent state. Opened so that it cannot change."""
+"""An ``ai_lab.db`` of the earlier AI-Lab: a row per message, agent state and measurement. Opened read-only."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any, Self
 
 from ai_lab.errors import DatabaseUnusable, SourceDamaged
 from ai_lab.importer.cleaning import read_moment
+from ai_lab.importer.measurements import Measurements
 from ai_lab.importer.records import Holds, Records, Source, message_record, state_record
 from ai_lab.importer.text_file import Watcher
 
 _HOLDS: dict[str, Holds] = {"conversations": "messages", "agent_states": "states"}
-_COUNTED = ("performance_metrics", "api_keys")
+_COUNTED = ("api_keys",)
+_MEASURED = "performance_metrics"
 _NO_SESSION = "no-session"
 
 
@@ -67,6 +69,19 @@ class EarlierDatabase:
                 yield SourceDamaged(f"table {table}: {error}", origin=str(self.path))
         watcher(self.path.stat().st_size)
 
+    def measurements(self) -> Measurements | None:
+        """Return the measurements, or None where there are none."""
+        return Measurements(self.path, self._measured) if _MEASURED in self.columns else None
+
+    def _measured(self) -> Iterator[tuple[int | None, Any, Any]]:
+        """Yield (microseconds, name, value) by time; None stands for a column that is missing."""
+        columns = {name.lower() for name in self.columns[_MEASURED]}
+        time = "moment(CAST(timestamp AS BLOB))" if "timestamp" in columns else "NULL"
+        name, value = (column if column in columns else "NULL" for column in ("metric_name", "metric_value"))
+        rows = f"SELECT {time} AS moment, {name}, {value} FROM main.{_MEASURED} ORDER BY moment, rowid"  # noqa: S608 - ours
+        for moment, measured, number in self._db.execute(rows):
+            yield moment, _plain(measured), _plain(number)
+
     def _open(self) -> None:
         if not self.path.is_file():
             raise DatabaseUnusable(
@@ -77,7 +92,7 @@ class EarlierDatabase:
             self._db.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
             self._db.create_function("moment", 1, _microseconds, deterministic=True)
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            for table in (*_HOLDS, *_COUNTED):
+            for table in (*_HOLDS, *_COUNTED, _MEASURED):
                 if table in tables:
                     self.columns[table] = [name for (_, name, *_) in self._db.execute(f"PRAGMA table_info({table})")]
         except (sqlite3.DatabaseError, OSError) as error:
@@ -87,7 +102,7 @@ class EarlierDatabase:
                 f"{self.path} is a database of this AI Lab, there is nothing to import: point DATABASE_URL to it."
             )
         if not self.columns:
-            raise DatabaseUnusable(f"{self.path} has none of the tables {', '.join((*_HOLDS, *_COUNTED))}.")
+            raise DatabaseUnusable(f"{self.path} has none of the tables {', '.join((*_HOLDS, *_COUNTED, _MEASURED))}.")
 
     def _untouched(self) -> tuple[Path, str]:
         """Return a file that can be read without changing anything in the source's folder, and how to open it."""

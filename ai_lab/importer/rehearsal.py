@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, closing
 
 from ai_lab.database import Database
+from ai_lab.importer.measurements import Measurements, MeasurementsOutcome, count_new, survey_measurements
 from ai_lab.importer.placement import DatabaseShelf, Matches, Place
 from ai_lab.importer.records import Holds, Record, Source
 from ai_lab.importer.repository import ImportRepository
@@ -37,6 +38,12 @@ class Rehearsal:
         if outcome.added and place:
             self._note(source, place)
         return outcome
+
+    async def bring_in_measurements(self, source: Measurements) -> MeasurementsOutcome:
+        """Count the measurements that are new. Raises ``SourceDamaged``."""
+        found = survey_measurements(source)
+        async with self._repository() as repository:
+            return MeasurementsOutcome(await count_new(repository, found) if repository else found.count, found)
 
     @asynccontextmanager
     async def _repository(self) -> AsyncIterator[ImportRepository | None]:

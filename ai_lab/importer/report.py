@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ai_lab.errors import SourceDamaged
+from ai_lab.importer.measurements import MeasurementsOutcome
 from ai_lab.importer.records import Holds, Source
 from ai_lab.importer.service import Outcome
 
@@ -23,6 +24,7 @@ class FileReport:
     conversations: int = 0
     messages: int = 0
     states: int = 0
+    measurements: int = 0
     skipped: int = 0
     damaged: int = 0
     warnings: int = 0
@@ -46,6 +48,14 @@ class FileReport:
         self.warnings += found.remark_count
         if len(self.remarks) < NAMED_PER_FILE:
             self.remarks += [f"{outcome.session_id}: {remark}" for remark in found.remarks]
+
+    def measured(self, outcome: MeasurementsOutcome) -> None:
+        """Count measurements; all of a file are one source."""
+        self.measurements += outcome.added
+        self.skipped += not outcome.added and outcome.found.count > 0
+        for reason, count in outcome.found.left_out.items():
+            self.warnings += count
+            self.remarks.append(f"performance_metrics: {count} measurements were left out: {reason}")
 
     def refused(self, damage: SourceDamaged) -> None:
         """Count a source that cannot be imported."""
@@ -94,7 +104,7 @@ class ImportReport:
         }
 
 
-COUNTS = ("conversations", "messages", "states", "skipped", "damaged", "warnings")
+COUNTS = ("conversations", "messages", "states", "measurements", "skipped", "damaged", "warnings")
 
 
 def _shown(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table, insert, select
+from sqlalchemy import Table, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,6 +34,12 @@ class ImportRepository:
         statement = select(imported_sources.c.session_id).where(imported_sources.c.fingerprint == fingerprint)
         session_id: str | None = (await self._db.execute(statement)).scalar()
         return session_id
+
+    async def rows_added(self, kind: str, session_id: str) -> int:
+        """Return how many rows earlier imports of this kind have brought in under one name."""
+        columns = imported_sources.c
+        statement = select(func.sum(columns.rows_added)).where(columns.kind == kind, columns.session_id == session_id)
+        return int((await self._db.execute(statement)).scalar() or 0)
 
     async def remember(self, values: dict[str, Any]) -> bool:
         """Note a source as imported; returns False if another process was quicker (on Postgres this waits for it)."""

@@ -15,10 +15,12 @@ from ai_lab.clock import new_id, now
 from ai_lab.database import Database
 from ai_lab.errors import DatabaseBusy, SourceDamaged
 from ai_lab.importer.cleaning import Cleaner
+from ai_lab.importer.measurements import Measurements, MeasurementsOutcome, write_measurements
 from ai_lab.importer.placement import DatabaseShelf, Place, Shelf, find_place
 from ai_lab.importer.records import Holds, Record, Source
 from ai_lab.importer.repository import ImportRepository
 from ai_lab.importer.survey import Survey, dated, fingerprinted, survey
+from ai_lab.telemetry.retention import Retention
 
 _BATCH_ROWS = 200
 _BATCH_CHARACTERS = 1_000_000
@@ -52,12 +54,20 @@ class Importing(Protocol):
     async def bring_in(self, source: Source, kind: str) -> Outcome:
         """Take one source. Raises ``SourceDamaged``."""
 
+    async def bring_in_measurements(self, source: Measurements) -> MeasurementsOutcome:
+        """Take the measurements of a file. Raises ``SourceDamaged``."""
+
 
 class Importer:
     """Writes sources to the database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, retention: Retention | None = None) -> None:
         self._database = database
+        self._retention = retention or Retention()
+
+    async def bring_in_measurements(self, source: Measurements) -> MeasurementsOutcome:
+        """Write measurements that are new; raises as ``bring_in`` does, and what is written stays."""
+        return await write_measurements(self._database, source, self._retention)
 
     async def bring_in(self, source: Source, kind: str) -> Outcome:
         """Write one source, unless it is known.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ai_lab.errors import LabError, ModelNotFound
 from ai_lab.providers.catalog import SHIPPED_MODEL, is_on_this_machine, services
@@ -33,13 +34,31 @@ class ListedModel:
         return f"{self.provider}/{self.info.name}"
 
 
+class CallObserver(Protocol):
+    """What watches every call of a model. ``model`` is None where the provider does not list it."""
+
+    def chat(
+        self, provider: str, model: str | None, chunks: AsyncGenerator[Chunk, None]
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield ``chunks`` as they are; closing this closes them."""
+        ...
+
+    async def embedding(
+        self, provider: str, model: str | None, vectors: Awaitable[list[list[float]]]
+    ) -> list[list[float]]:
+        """Wait for ``vectors`` and return them."""
+        ...
+
+
 @dataclass(frozen=True)
 class ResolvedModel:
-    """What a request's model name means."""
+    """What a request's model name means; ``is_listed``: whether the provider says that it has it."""
 
     provider: Provider
     model: str
     is_local: bool
+    is_listed: bool = True
+    observe: CallObserver | None = None
 
     @property
     def full_name(self) -> str:
@@ -48,7 +67,20 @@ class ResolvedModel:
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Return the answer as it is made; what a model thinks aloud in its text is moved to ``reasoning``."""
-        return split_thinking(self.provider.stream(request))
+        chunks = self.provider.stream(request)
+        if self.observe:
+            chunks = self.observe.chat(self.provider.name, self._listed_name(), chunks)
+        return split_thinking(chunks)
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return one vector per text. Raises as the provider does."""
+        vectors = self.provider.embed(self.model, texts)
+        if self.observe:
+            return await self.observe.embedding(self.provider.name, self._listed_name(), vectors)
+        return await vectors
+
+    def _listed_name(self) -> str | None:
+        return self.model if self.is_listed else None
 
 
 @dataclass
@@ -63,7 +95,8 @@ class _Known:
 class Providers:
     """Every provider of a lab by name, in the order in which a bare model name is looked for."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, observe: CallObserver | None = None) -> None:
+        self._observe = observe
         rows = services(settings)
         self._rows = {row.name: row for row in rows}
         self._settings = settings
@@ -99,7 +132,7 @@ class Providers:
             if found is None and self._known[provider_name].answered:
                 raise self._not_found(name)
             # One that does not answer is asked all the same: its own error says more than "not found".
-            return self._resolved(provider_name, found or model)
+            return self._resolved(provider_name, found or model, is_listed=found is not None)
         await self.list_models()
         for candidate in self._rows:
             if found := await self._find(candidate, name):
@@ -113,9 +146,9 @@ class Providers:
         except ModelNotFound:
             return None
 
-    async def checks(self) -> dict[str, Check]:
-        """Return whether each provider answers; spends no token."""
-        results = await asyncio.gather(*(self.get(name).check() for name in self._rows))
+    async def checks(self, limit_seconds: float) -> dict[str, Check]:
+        """Return whether each provider answers within the limit; spends no token."""
+        results = await asyncio.gather(*(_checked(self.get(name), limit_seconds) for name in self._rows))
         return dict(zip(self._rows, results, strict=True))
 
     async def close(self) -> None:
@@ -128,12 +161,13 @@ class Providers:
             self._built[name] = self._rows[name].build(self._settings)
         return self._built[name]
 
-    def _resolved(self, provider_name: str, model: str) -> ResolvedModel:
+    def _resolved(self, provider_name: str, model: str, *, is_listed: bool = True) -> ResolvedModel:
         if len(model) > _MODEL_LENGTH:
             raise ModelNotFound(f"A model's name has at most {_MODEL_LENGTH} characters.")
         # Ollama passes models of this kind on to its own cloud.
         is_remote = provider_name == "ollama" and model.lower().endswith(("-cloud", ":cloud"))
-        return ResolvedModel(self.get(provider_name), model, provider_name in self._local and not is_remote)
+        is_local = provider_name in self._local and not is_remote
+        return ResolvedModel(self.get(provider_name), model, is_local, is_listed, self._observe)
 
     async def _first_model(self) -> str:
         embedded = await self.get("embedded").models()
@@ -174,6 +208,18 @@ class Providers:
         matches = list(dict.fromkeys(by_bare[match] for match in near))
         hint = f"Did you mean {' or '.join(matches)}?" if matches else "GET /v1/models lists what there is."
         return ModelNotFound(f"There is no model {name!r}. {hint}", matches)
+
+
+async def _checked(provider: Provider, limit_seconds: float) -> Check:
+    try:
+        async with asyncio.timeout(limit_seconds):
+            return await provider.check()
+    except TimeoutError:
+        return Check(
+            reachable=False,
+            detail=f"no answer in {limit_seconds:g} s",
+            remedy="See that the service is not overloaded; requests to it may be slow or fail.",
+        )
 
 
 def _same(name: str, models: list[ModelInfo]) -> str | None:

@@ -1,5 +1,35 @@
-"""Owns what the lab says about its own state: health. Measures nothing yet."""
+"""Owns what the lab knows of itself: the machine, its operations, their history, health. Changes nothing it measures.
 
-from ai_lab.telemetry.health import ComponentHealth, Health, HealthReport
+The names are resolved on first use: a notebook that only times functions loads none of the rest.
+"""
 
-__all__ = ["ComponentHealth", "Health", "HealthReport"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ai_lab.telemetry.health import ComponentHealth, Health, HealthReport
+    from ai_lab.telemetry.instruments import Instruments
+    from ai_lab.telemetry.operations import Operations
+    from ai_lab.telemetry.schemas import SystemMetrics
+    from ai_lab.telemetry.service import Telemetry
+
+__all__ = ["ComponentHealth", "Health", "HealthReport", "Instruments", "Operations", "SystemMetrics", "Telemetry"]
+
+_HOMES = {
+    "ComponentHealth": "health",
+    "Health": "health",
+    "HealthReport": "health",
+    "Instruments": "instruments",
+    "Operations": "operations",
+    "SystemMetrics": "schemas",
+    "Telemetry": "service",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

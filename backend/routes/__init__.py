@@ -1,10 +1,23 @@
 """One file per capability; this list is what the server offers."""
 
-from backend.routes import agents, chat, conversations, earlier, health, openai, root, transfer
+from backend.routes import (
+    agents,
+    chat,
+    conversations,
+    earlier,
+    health,
+    metrics,
+    openai,
+    performance,
+    root,
+    transfer,
+)
 
 ROUTERS = (
     root.router,
     health.router,
+    metrics.router,
+    performance.router,
     chat.router,
     transfer.router,
     conversations.router,

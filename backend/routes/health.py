@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ai_lab import __version__
 from ai_lab.clock import now
-from ai_lab.telemetry import ComponentHealth
+from ai_lab.lab import Lab
+from ai_lab.telemetry import ComponentHealth, SystemMetrics
+from ai_lab.telemetry.health import HealthStatus
 from backend.deps import LabDep
 
 router = APIRouter(tags=["health"])
@@ -26,10 +28,29 @@ class Alive(BaseModel):
 class HealthSummary(BaseModel):
     """The state of the whole."""
 
-    status: Literal["healthy", "degraded", "unhealthy"]
+    status: HealthStatus
     version: str = __version__
     uptime_seconds: float
-    timestamp: datetime
+    timestamp: float = Field(description="Unix seconds, as clients of the earlier AI-Lab read it.")
+
+
+class FlatMetrics(BaseModel):
+    """The machine in the seven names that clients of the earlier AI-Lab read."""
+
+    cpu_usage_percent: float | None
+    memory_usage_percent: float
+    memory_usage_bytes: int
+    gpu_utilization_percent: float | None
+    gpu_memory_used_mb: float | None
+    gpu_memory_total_mb: float | None
+    gpu_temperature_c: float | None
+
+
+class HealthWithMetrics(HealthSummary):
+    """The state of the whole, and the machine's."""
+
+    database: Literal["connected", "unavailable"]
+    metrics: FlatMetrics | None = Field(description="None where sampling is switched off or has not begun.")
 
 
 class HealthDetails(HealthSummary):
@@ -46,28 +67,38 @@ async def live() -> Alive:
 
 @router.get("/health/ready", response_model=HealthSummary, responses=_UNHEALTHY)
 async def ready(lab: LabDep, response: Response) -> HealthSummary:
-    """Say whether requests can be answered: the database is there."""
+    """Say whether requests can be answered: the database is there and the server is not about to stop."""
     database = await lab.health.database()
-    return _summary(lab, response, database.status)
+    status: HealthStatus = "unhealthy" if lab.chat.is_stopping else database.status
+    return HealthSummary(**_summary(lab, response, status))
 
 
-@router.get("/health", response_model=HealthSummary, responses=_UNHEALTHY)
-async def health(lab: LabDep, response: Response) -> HealthSummary:
-    """Say how the whole is."""
-    return _summary(lab, response, (await lab.health.report()).status)
+@router.get("/health", response_model=HealthWithMetrics, responses=_UNHEALTHY)
+async def health(lab: LabDep, response: Response) -> HealthWithMetrics:
+    """Say how the whole is, and the machine."""
+    report = await lab.health.report()
+    database = next(component for component in report.components if component.component == "database")
+    metrics = lab.telemetry.latest_metrics()
+    return HealthWithMetrics(
+        **_summary(lab, response, report.status),
+        database="unavailable" if database.status == "unhealthy" else "connected",
+        metrics=_flat(metrics) if metrics else None,
+    )
 
 
 @router.get("/health/detailed", response_model=HealthDetails, responses=_UNHEALTHY)
 async def detailed(lab: LabDep, response: Response) -> HealthDetails:
     """Say how every component is, and what to do where something is wrong."""
     report = await lab.health.report()
-    summary = _summary(lab, response, report.status)
-    return HealthDetails(**summary.model_dump(), components=report.components)
+    return HealthDetails(**_summary(lab, response, report.status), components=report.components)
 
 
-def _summary(lab: LabDep, response: Response, status: Literal["healthy", "degraded", "unhealthy"]) -> HealthSummary:
+def _summary(lab: Lab, response: Response, status: HealthStatus) -> dict[str, Any]:
     if status == "unhealthy":
         response.status_code = 503
-    moment = now()
-    uptime = (moment - lab.started_at).total_seconds()
-    return HealthSummary(status=status, uptime_seconds=round(uptime, 1), timestamp=moment)
+    uptime = (now() - lab.started_at).total_seconds()
+    return {"status": status, "uptime_seconds": round(uptime, 1), "timestamp": time.time()}
+
+
+def _flat(metrics: SystemMetrics) -> FlatMetrics:
+    return FlatMetrics.model_validate(metrics, from_attributes=True)

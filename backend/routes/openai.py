@@ -72,7 +72,7 @@ async def create_embeddings(body: EmbeddingRequest, lab: LabDep, request: Reques
     if body.dimensions is not None:
         raise UnsupportedFeature("Vectors have the length that the model gives them. Leave it out.", param="dimensions")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    embedding = asyncio.create_task(model.provider.embed(model.model, texts))
+    embedding = asyncio.create_task(model.embed(texts))
 
     def stop() -> None:
         embedding.cancel()

@@ -12,8 +12,15 @@ from ai_lab import __version__
 from backend.deps import LabDep
 
 router = APIRouter(tags=["root"])
-_FEATURES = ["chat", "conversations", "agents", "openai"]
-_LINKS = {"docs": "/docs", "openapi": "/openapi.json", "health": "/health", "models": "/v1/models"}
+_FEATURES = ["chat", "conversations", "agents", "openai", "metrics", "performance"]
+_LINKS = {
+    "docs": "/docs",
+    "openapi": "/openapi.json",
+    "health": "/health",
+    "metrics": "/metrics",
+    "performance": "/performance/summary",
+    "models": "/v1/models",
+}
 
 
 class Welcome(BaseModel):

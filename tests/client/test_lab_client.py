@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -15,6 +15,7 @@ from ai_lab.errors import (
     ConversationNotFound,
     InvalidRequest,
     InvalidSettings,
+    MetricNotFound,
     ModelNotFound,
     ServerUnreachable,
     SourceDamaged,
@@ -134,6 +135,35 @@ async def test_the_server_tells_about_itself(client: EitherClient) -> None:
     health = await client("health")
     assert health["status"] in {"healthy", "degraded"}
     assert health["components"]
+
+
+async def test_the_machine_is_measured_and_remembered(client: EitherClient) -> None:
+    metrics = await client("metrics")
+    assert metrics.cpu.count >= 1
+    assert 0 < metrics.memory_usage_percent < 100
+    assert metrics.sample_age_seconds < 60
+    end = metrics.timestamp + timedelta(seconds=1)
+    history = await client("metrics_history", "cpu_usage_percent", start=end - timedelta(minutes=5), end=end, step=60)
+    assert (history.metric, history.unit, history.step_seconds) == ("cpu_usage_percent", "percent", 60)
+    assert history.from_ <= end - timedelta(minutes=5)
+    assert abs(history.to - end) <= timedelta(seconds=1)
+    assert (await client("metrics_history", "memory_usage_percent")).series
+    with pytest.raises(MetricNotFound) as unknown:
+        await client("metrics_history", "cpu_usage_per_cent")
+    assert "cpu_usage_percent" in unknown.value.near_matches
+
+
+async def test_operations_are_counted_and_timed(client: EitherClient) -> None:
+    await client("chat", "one two three", **ECHO)
+    summary = await client("performance_summary", hours=1)
+    assert summary.window.seconds == pytest.approx(3600, abs=11)
+    (chat,) = [route for route in summary.http.by_route if route.name == "POST /chat"]
+    assert chat.count >= 1
+    assert chat.p50_ms <= chat.p95_ms <= chat.max_ms
+    assert summary.llm.tokens.output >= 3
+    assert 'ai_lab_http_requests_total{method="POST",route="/chat",status="200"}' in await client("exposition")
+    with pytest.raises(InvalidRequest, match="hours"):
+        await client("performance_summary", hours=0)
 
 
 async def test_errors_are_those_of_the_library(client: EitherClient, session_id: str) -> None:

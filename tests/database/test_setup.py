@@ -15,8 +15,9 @@ from ai_lab.database.command import main
 from ai_lab.database.setup import known_revisions, newest_revision, prepare_database
 from ai_lab.errors import DatabaseDamaged, DatabaseTooNew, DatabaseUnusable, DataDirUnusable, EarlierDatabase
 from ai_lab.importer import tables as _importer
+from ai_lab.telemetry import tables as _telemetry
 
-_DECLARED = (_agents, _conversations, _importer, instances)
+_DECLARED = (_agents, _conversations, _importer, _telemetry, instances)
 _BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search"}
 
 

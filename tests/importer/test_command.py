@@ -45,7 +45,7 @@ def test_the_report_has_one_entry_per_source(lab: ImportLab) -> None:
     assert report["sources"][0]["warnings"] == 2
     assert report["sources"][1]["damages"][0]["origin"] == str(bad)
     assert report["totals"] == {
-        "conversations": 1, "messages": 1, "states": 0, "skipped": 0, "damaged": 1, "warnings": 2,
+        "conversations": 1, "messages": 1, "states": 0, "measurements": 0, "skipped": 0, "damaged": 1, "warnings": 2,
     }  # fmt: skip
 
 

@@ -60,7 +60,6 @@ def test_what_has_no_place_yet_is_counted_and_stays(lab: ImportLab) -> None:
     bring_in(lab)
     assert "API keys: 2. They need the key vault" in lab.out
     assert "encryption_key.key" in lab.out
-    assert "Performance metrics: 3." in lab.out
 
 
 @pytest.mark.usefixtures("old")

@@ -48,8 +48,9 @@ def delete(lab: ImportLab, session_id: str) -> None:
 def test_a_second_run_adds_nothing_and_says_so(lab: ImportLab) -> None:
     everything(lab)
     first, second = lab.report()["totals"], lab.report()["totals"]
-    assert first == {"conversations": 4, "messages": 5, "states": 1, "skipped": 1, "damaged": 0, "warnings": 0}
-    assert second == {"conversations": 0, "messages": 0, "states": 0, "skipped": 6, "damaged": 0, "warnings": 0}
+    nothing = dict.fromkeys(first, 0)
+    assert first == nothing | {"conversations": 4, "messages": 5, "states": 1, "skipped": 1}
+    assert second == nothing | {"skipped": 6}
     assert lab.run() == 0
     assert "Nothing new came in" in lab.out
     assert lab.sessions() == {"a", "c", "chat-1", "chat-2"}

@@ -1,0 +1,75 @@
+"""The import path of earlier programs: timing functions and looking at the machine, with or without a server.
+
+``monitor_performance`` is for any program. ``performance_monitor`` speaks of this process alone; a lab's own figures
+are at ``GET /performance/summary``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from ai_lab.errors import UnsupportedFeature
+from ai_lab.telemetry.local import LocalTelemetry, local
+from ai_lab.telemetry.monitor import monitor_performance
+
+__all__ = ["PerformanceMonitor", "monitor_performance", "performance_monitor"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FLAT = (
+    "cpu_usage_percent",
+    "memory_usage_percent",
+    "memory_usage_bytes",
+    "gpu_utilization_percent",
+    "gpu_memory_used_mb",
+    "gpu_memory_total_mb",
+    "gpu_temperature_c",
+)
+
+
+class PerformanceMonitor:
+    """The earlier interface. Failures raise an ``ai_lab.errors.LabError`` with the remedy."""
+
+    def __init__(self, telemetry: LocalTelemetry | None = None) -> None:
+        self._telemetry = telemetry or local
+
+    def time_operation(self, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function: the same as ``monitor_performance(name)``."""
+        return monitor_performance(name)
+
+    async def collect_system_metrics(self) -> dict[str, float | None]:
+        """Look at the machine for a quarter of a second and return its figures; None is what it does not tell."""
+        snapshot = await self._telemetry.sample()
+        return snapshot.metrics.model_dump(include=set(_FLAT))
+
+    async def record_metric(self, name: str, value: float, session_id: str | None = None) -> None:
+        """Keep a figure of your own; ``get_performance_summary`` shows it under ``recorded``.
+
+        Args:
+            name: up to 500 different ones.
+            value: a number.
+            session_id: accepted from earlier programs; figures are kept by name alone.
+        """
+        self._telemetry.value(name, value)
+
+    async def get_performance_summary(self, hours: float = 24) -> dict[str, Any]:
+        """Return what this process did over the last hours, as ``GET /performance/summary`` does for a server."""
+        return await self._telemetry.summary(hours)
+
+    def get_prometheus_metrics(self) -> str:
+        """Return the calls of monitored functions and the last collected figures in Prometheus' text format."""
+        return self._telemetry.exposition()
+
+    async def benchmark_llm_inference(self, *_arguments: Any, **_named: Any) -> dict[str, Any]:
+        """Refuse: the earlier one only pretended to measure.
+
+        Raises:
+            UnsupportedFeature: always.
+        """
+        raise UnsupportedFeature("Benchmarks of models come with a later version; nothing was measured.")
+
+
+#: The one object that earlier programs import; it does nothing before its first use.
+performance_monitor = PerformanceMonitor()

@@ -1,0 +1,34 @@
+"""A process that writes a history as fast as it can until it is killed; its arguments: URL and the first second.
+
+After each batch that is safe it prints the second up to which everything is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from sqlalchemy.engine import make_url
+
+from ai_lab.database import Database
+from ai_lab.telemetry.history import History
+from tests.telemetry.recorded import CPU, RETENTION, ROOT, moment
+
+BATCH = 6
+
+
+async def write(url: str, second: int) -> None:
+    """Write from ``second`` on; value = second, so that every sample can be told from all others."""
+    history = History(Database(make_url(url)), host="here", retention=RETENTION)
+    while True:
+        for _ in range(BATCH):
+            second += 5
+            history.add(moment(second), {CPU: float(second), ROOT: -float(second)})
+        await history.flush()
+        sys.stdout.write(f"{second}\n")
+        sys.stdout.flush()
+        await history.roll_up(moment(second))
+
+
+if __name__ == "__main__":
+    asyncio.run(write(sys.argv[1], int(sys.argv[2])))

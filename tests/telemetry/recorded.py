@@ -1,0 +1,86 @@
+"""What a history holds, read from its tables, and the same made anew from the samples alone."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+
+from ai_lab.database import Database
+from ai_lab.telemetry.history import History
+from ai_lab.telemetry.retention import Retention
+from ai_lab.telemetry.series import Series, series
+from ai_lab.telemetry.tables import metric_rollups, metric_samples, metric_series
+
+CPU = series("cpu_usage_percent")
+ROOT, HOME = (series("filesystem_free_bytes", {"mountpoint": point}) for point in ("/", "/home"))
+RETENTION = Retention()
+
+#: (count, sum, min, max) by (tier, series, start).
+Rollups = dict[tuple[int, Series, int], tuple[int, float, float, float]]
+#: Value by (series, second).
+Samples = dict[tuple[Series, int], float]
+
+
+@dataclass
+class Recorded:
+    """A database with a history in it."""
+
+    database: Database
+
+    def history(self, host: str = "here", retention: Retention = RETENTION) -> History:
+        """Return a history as a fresh process would have it."""
+        return History(self.database, host=host, retention=retention)
+
+    async def samples(self) -> Samples:
+        """Return all samples."""
+        names = await self._names()
+        async with self.database.reading() as db:
+            rows = await db.execute(select(metric_samples))
+            return {(names[series_id], at): value for series_id, at, value in rows}
+
+    async def rollups(self) -> Rollups:
+        """Return all roll-ups."""
+        names = await self._names()
+        async with self.database.reading() as db:
+            rows = await db.execute(select(metric_rollups))
+            return {(tier, names[series_id], start): tuple(figures) for tier, series_id, start, *figures in rows}
+
+    async def _names(self) -> dict[int, Series]:
+        columns = metric_series.c
+        async with self.database.reading() as db:
+            rows = await db.execute(select(columns.id, columns.name, columns.labels))
+            known = {each.labels_text(): each for each in (CPU, ROOT, HOME)}
+            return {number: Series(name, known[labels].labels) for number, name, labels in rows}
+
+
+def made_anew(samples: Samples, until: int) -> Rollups:
+    """Return the roll-ups that samples make, of minutes and hours that are over at second ``until``."""
+    values: dict[tuple[int, Series, int], list[float]] = defaultdict(list)
+    for tier in (60, 3600):
+        for (name, at), value in sorted(samples.items()):
+            if at - at % tier + tier <= until:
+                values[tier, name, at - at % tier].append(value)
+    return {key: (len(found), math.fsum(found), min(found), max(found)) for key, found in values.items()}
+
+
+def assert_same(found: Rollups, expected: Rollups) -> None:
+    """Compare: all exactly, but sums only up to the last digits, which depend on the order of adding."""
+    assert found.keys() == expected.keys()
+    for key, (count, total, low, high) in expected.items():
+        assert found[key][0] == count, key
+        assert math.isclose(found[key][1], total, rel_tol=1e-12, abs_tol=1e-9), key
+        assert found[key][2:] == (low, high), key
+
+
+def moment(seconds: float) -> datetime:
+    """Return the time ``seconds`` after the begin of all tests: a full hour some time ago."""
+    return BEGIN + timedelta(seconds=seconds)
+
+
+_PRESENT = datetime.now(UTC)
+BEGIN = _PRESENT.replace(minute=0, second=0, microsecond=0) - timedelta(hours=20)
+BEGIN_AT = int(BEGIN.timestamp())

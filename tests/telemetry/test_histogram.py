@@ -1,0 +1,135 @@
+"""Histograms of durations: quantiles within 1 %, merging in any order, and bytes that show damage."""
+
+import math
+import random
+from collections.abc import Callable, Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ai_lab.telemetry.histogram import QUANTILE_ERROR, DamagedCounts, DurationHistogram, pack
+
+SHARES = (0.0, 0.01, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
+DURATIONS = st.floats(min_value=0, max_value=30 * 86400)
+CHANCE = random.Random(20261121)  # noqa: S311 - no secret
+
+DISTRIBUTIONS: dict[str, Callable[[], float]] = {
+    "lognormal": lambda: CHANCE.lognormvariate(-4, 1.5),
+    "uniform": lambda: CHANCE.uniform(0.001, 0.2),
+    "exponential": lambda: CHANCE.expovariate(100) + 1e-6,
+    "two peaks": lambda: CHANCE.gauss(0.002, 0.0001) if CHANCE.random() < 0.9 else CHANCE.gauss(3, 0.1),
+    "all equal": lambda: 0.0123,
+    "microseconds to days": lambda: 10 ** CHANCE.uniform(-6, 6),
+}
+
+
+def histogram(values: Iterable[float]) -> DurationHistogram:
+    made = DurationHistogram()
+    for value in values:
+        made.record(value)
+    return made
+
+
+def pairs(made: DurationHistogram) -> list[tuple[int, int]]:
+    return sorted(made.buckets.items())
+
+
+def exact(ranked: list[float], share: float) -> float:
+    return ranked[max(1, math.ceil(share * len(ranked))) - 1]
+
+
+def is_near(found: float | None, wanted: float) -> bool:
+    return found is not None and abs(found - wanted) <= wanted * QUANTILE_ERROR * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_quantiles_are_within_one_percent(name: str) -> None:
+    values = sorted(DISTRIBUTIONS[name]() for _ in range(20_000))
+    made = histogram(values)
+    assert QUANTILE_ERROR < 0.01
+    for share, found in zip(SHARES, made.quantiles(SHARES), strict=True):
+        assert is_near(found, exact(values, share)), (name, share)
+    assert (made.count, made.minimum, made.maximum) == (len(values), values[0], values[-1])
+    assert made.sum == pytest.approx(sum(values))
+
+
+def test_a_million_durations_have_the_quantiles_of_their_sorted_list() -> None:
+    values = [CHANCE.lognormvariate(-4, 1.5) for _ in range(1_000_000)]
+    made = histogram(values)
+    values.sort()
+    for share in SHARES:
+        assert is_near(made.quantile(share), exact(values, share)), share
+    assert len(made.buckets) < 1000
+    assert len(made.encode()) < 4000
+
+
+@given(st.lists(st.floats(min_value=1e-6, max_value=30 * 86400), min_size=1), st.floats(min_value=0, max_value=1))
+def test_any_quantile_of_any_durations_is_within_one_percent(values: list[float], share: float) -> None:
+    assert is_near(histogram(values).quantile(share), exact(sorted(values), share))
+
+
+@given(st.lists(DURATIONS), st.lists(DURATIONS), st.lists(DURATIONS))
+def test_merging_is_recording_together_in_any_order(one: list[float], two: list[float], three: list[float]) -> None:
+    together = histogram(one + two + three)
+    left, right = histogram(one), histogram(two)
+    left.merge(histogram(two))
+    left.merge(histogram(three))
+    right.merge(histogram(three))
+    first = histogram(one)
+    first.merge(right)
+    for merged in (left, first):
+        assert merged.buckets == together.buckets
+        assert (merged.minimum, merged.maximum) == (together.minimum, together.maximum)
+        assert merged.sum == pytest.approx(together.sum)
+
+
+@given(st.lists(DURATIONS))
+def test_bytes_bring_back_the_same(values: list[float]) -> None:
+    made = histogram(values)
+    again = DurationHistogram.decode(made.encode())
+    assert pairs(again) == pairs(made)
+    assert (again.sum, again.minimum, again.maximum) == (made.sum, made.minimum, made.maximum)
+    assert again.count == len(values)
+    assert again.quantile(0.5) == made.quantile(0.5)
+
+
+def test_what_is_no_duration_does_no_harm() -> None:
+    made = histogram([-1.0, 0.0, math.inf, math.nan, 1e-9])
+    assert made.count == 4
+    assert (made.minimum, made.maximum) == (0.0, 30 * 86400.0)
+    assert made.quantile(0.5) == pytest.approx(1e-6, rel=0.01)
+    assert DurationHistogram.decode(made.encode()).count == 4
+    assert DurationHistogram().quantile(0.5) is None
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_refused(foreign: bytes) -> None:
+    with pytest.raises(DamagedCounts):
+        DurationHistogram.decode(foreign)
+
+
+@given(st.data())
+def test_damaged_bytes_are_refused(data: st.DataObject) -> None:
+    sound = histogram([0.001, 0.002, 0.5, 7.0] * 20).encode()
+    position = data.draw(st.integers(0, len(sound) - 1))
+    damaged = bytearray(sound)
+    damaged[position] ^= data.draw(st.integers(1, 255))
+    for broken in (bytes(damaged), sound[:position], sound + b"\x00"):
+        try:
+            assert pairs(DurationHistogram.decode(broken)) == pairs(DurationHistogram.decode(sound))
+        except DamagedCounts as error:
+            assert str(error)  # noqa: PT017 - some bits of the compressed form mean nothing, so both are right
+
+
+def test_contradicting_figures_are_refused() -> None:
+    """Only a fault of ours could write them; it must not be summed up with the rest."""
+    out_of_range, reversed_, negative = (histogram([0.001, 0.5]) for _ in range(3))
+    out_of_range.buckets[2000] = 1
+    reversed_.minimum = 1.0
+    negative.sum = -1.0
+    for wrong in (out_of_range, reversed_, negative):
+        with pytest.raises(DamagedCounts):
+            DurationHistogram.decode(wrong.encode())
+    with pytest.raises(DamagedCounts):
+        DurationHistogram.decode(pack(None, [histogram([1]), histogram([1])]))
