@@ -24,7 +24,7 @@ _TRACEPARENT = re.compile(
     r"|(?!00)[0-9a-f]{2}-(?P<later_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)"
 )
 #: Asked every few seconds by other programs.
-_PROBES = ("/health", "/metrics")
+_PROBES = ("/health", "/metrics", "/performance")
 _SERVER_ERRORS = 500
 #: Take long by their nature; what is slow about them is told by the model's first token.
 _MODEL_ANSWERS = {"POST /chat", "POST /v1/chat/completions", "POST /v1/embeddings"}

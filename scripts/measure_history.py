@@ -10,7 +10,7 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from ai_lab.database.setup import prepare_database
 from ai_lab.telemetry.history import History
 from ai_lab.telemetry.repository import HistoryRepository
 from ai_lab.telemetry.retention import Retention
-from ai_lab.telemetry.series import Series, series
+from ai_lab.telemetry.series import UNITS, Series, series
 from scripts.measurement import Row, at_most, percentile, report
 from tests.postgres import PostgresServer
 
@@ -34,12 +34,7 @@ _HOST = "measured"
 _INTERVAL = 5
 _HOUR = timedelta(hours=1)
 _ROUNDS = 50
-_PLAIN = (
-    "cpu_usage_percent memory_usage_percent memory_usage_bytes memory_available_bytes cpu_user_percent "
-    "cpu_system_percent cpu_iowait_percent cpu_steal_percent load_average_1m swap_used_bytes process_cpu_percent "
-    "process_memory_bytes children_cpu_percent children_memory_bytes"
-).split()
-_GPU = "gpu_utilization_percent gpu_memory_used_bytes gpu_temperature_celsius gpu_power_watts".split()
+_PLAIN, _GPU = list(UNITS)[:14], list(UNITS)[14:18]
 _LABELLED = (
     ("filesystem_free_bytes", "mountpoint", ("/", "/home")),
     ("network_receive_bytes_per_second", "interface", ("eth0", "wlan0")),
@@ -144,9 +139,10 @@ async def _ask(history: History, number: int, end: datetime, span: timedelta) ->
     assert found.series[0].points
 
 
-async def _timed(work: object) -> float:
+async def _timed(work: Awaitable[None]) -> float:
+    """Return how long it took, in milliseconds."""
     started = time.perf_counter()
-    await work  # type: ignore[misc]  # a coroutine
+    await work
     return (time.perf_counter() - started) * 1000
 
 

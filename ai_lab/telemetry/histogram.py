@@ -14,8 +14,8 @@ import math
 import struct
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 _GROWTH = 1.02
 #: Bound on the relative error of quantiles of 1 us and more.
@@ -25,6 +25,8 @@ _MOST_SECONDS = 30 * 86400.0
 _LAST_BUCKET = math.ceil(math.log(_MOST_SECONDS * 1e6) * _PER_LOG)
 _VERSION = b"\x01"
 _ROUNDING = 1 + 1e-6
+_LANE_BYTES = 8
+_LANE_BITS = 8 * _LANE_BYTES
 _MOST_BYTES = 64 * 1024 * 1024
 
 
@@ -32,31 +34,16 @@ class DamagedCounts(ValueError):
     """Stored bytes are not, or no longer, what was encoded."""
 
 
-class StoredCounts:
-    """Buckets and their counts as they were stored: to be read, not changed. A dictionary would take thrice as long."""
-
-    __slots__ = ("_buckets", "_counts")
-
-    def __init__(self, buckets: Sequence[int], counts: Sequence[int]) -> None:
-        self._buckets, self._counts = buckets, counts
-
-    def items(self) -> Iterable[tuple[int, int]]:
-        """Return pairs of bucket and count."""
-        return zip(self._buckets, self._counts, strict=True)
-
-    def values(self) -> Iterable[int]:
-        """Return the counts."""
-        return self._counts
-
-
 class DurationHistogram:
     """How often which durations occurred. Times are in seconds; not safe for several threads at once."""
 
-    __slots__ = ("buckets", "maximum", "minimum", "sum")
+    __slots__ = ("_buckets", "_stored", "maximum", "minimum", "sum")
 
-    def __init__(self, stored: StoredCounts | None = None) -> None:
-        # Of stored counts no more is asked than what both have; whoever records or merges into them has made a mistake.
-        self.buckets: dict[int, int] = cast("dict[int, int]", stored) if stored else defaultdict(int)
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = defaultdict(int)
+        # Counts that come from storage are one number, with 64 bits for each bucket: all of them are added to others
+        # at once, seven times as fast as one by one, and a window of a day is put together from thousands.
+        self._stored = 0
         self.sum = 0.0
         self.minimum = math.inf
         self.maximum = 0.0
@@ -64,17 +51,17 @@ class DurationHistogram:
     @property
     def count(self) -> int:
         """How many durations were recorded."""
-        return sum(self.buckets.values())
+        return sum(self.counts().values())
 
     def record(self, seconds: float) -> None:
         """Add one duration; below 0 counts as 0, above 30 days as 30 days. What is no number is ignored."""
         if seconds > 1e-6:  # noqa: PLR2004 - a microsecond, where the buckets begin
             if seconds > _MOST_SECONDS:  # noqa: PLR1730 - calls of min and max would cost a third of the whole
                 seconds = _MOST_SECONDS
-            self.buckets[math.ceil(math.log(seconds * 1e6) * _PER_LOG)] += 1
+            self._buckets[math.ceil(math.log(seconds * 1e6) * _PER_LOG)] += 1
         elif seconds <= 1e-6:  # noqa: PLR2004 - as above; NaN is neither
             seconds = max(seconds, 0.0)
-            self.buckets[0] += 1
+            self._buckets[0] += 1
         else:
             return
         self.sum += seconds
@@ -85,9 +72,10 @@ class DurationHistogram:
 
     def merge(self, other: DurationHistogram) -> None:
         """Add all that ``other`` holds."""
-        mine = self.buckets
-        for bucket, count in other.buckets.items():
+        mine = self._buckets
+        for bucket, count in other._buckets.items():
             mine[bucket] += count
+        self._stored += other._stored
         self.sum += other.sum
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
@@ -95,7 +83,7 @@ class DurationHistogram:
     def count_up_to(self, seconds: float) -> int:
         """Return how many durations are at most ``seconds``, or up to 2 % more than it."""
         last = max(0, math.ceil(math.log(seconds * 1e6) * _PER_LOG))
-        return sum(count for bucket, count in self.buckets.items() if bucket <= last)
+        return sum(count for bucket, count in self.counts().items() if bucket <= last)
 
     def quantile(self, share: float) -> float | None:
         """Return the smallest duration that at least ``share`` (0 to 1) of all are not above, within 1 %.
@@ -106,7 +94,7 @@ class DurationHistogram:
 
     def quantiles(self, shares: tuple[float, ...]) -> list[float | None]:
         """Return several quantiles in one pass; ``shares`` ascend."""
-        ranked = sorted(self.buckets.items())
+        ranked = sorted(self.counts().items())
         total = sum(count for _, count in ranked)
         if not total:
             return [None] * len(shares)
@@ -123,6 +111,16 @@ class DurationHistogram:
                 found.append(self._estimate(ranked[position][0]))
         return found
 
+    def counts(self) -> dict[int, int]:
+        """Return how many durations each bucket holds; buckets without any are left out."""
+        if self._stored:
+            run = self._stored.to_bytes(_LANE_BYTES * (_LAST_BUCKET + 1), "little")
+            self._stored = 0
+            for bucket, count in enumerate(struct.unpack(f"<{_LAST_BUCKET + 1}Q", run)):
+                if count:
+                    self._buckets[bucket] += count
+        return self._buckets
+
     def _estimate(self, bucket: int) -> float:
         middle = 2 * _GROWTH**bucket / (_GROWTH + 1) * 1e-6
         return min(max(middle, self.minimum), self.maximum)
@@ -133,7 +131,7 @@ class DurationHistogram:
 
     @classmethod
     def decode(cls, stored: bytes) -> DurationHistogram:
-        """Return what ``encode`` was called on, to be read and merged into others.
+        """Return what ``encode`` was called on.
 
         Raises:
             DamagedCounts: these are not its bytes.
@@ -145,26 +143,25 @@ class DurationHistogram:
 
 
 def pack(about: Any, histograms: Sequence[DurationHistogram]) -> bytes:
-    """Return JSON data and histograms as bytes, which are a few hundred per histogram.
+    """Return JSON data and histograms as bytes, which are a hundred or two per histogram.
 
     They are a version byte and then, compressed (with a checksum that shows damage): the length of the text (4 bytes);
-    a JSON text of ``about`` and of sum, minimum, maximum and number of buckets of each histogram; all buckets (2 bytes
-    each); all counts (8 bytes each). Numbers are little-endian. Python reads that at the speed of compiled code.
+    a JSON text of ``about`` and of sum, minimum, maximum, first bucket and number of buckets of each histogram; the
+    counts of all buckets from the first one to the last (8 bytes each). Numbers are little-endian.
     """
-    ranked = [sorted(histogram.buckets.items()) for histogram in histograms]
-    figures = [
-        [one.sum, one.minimum if pairs else 0, one.maximum, len(pairs)]
-        for one, pairs in zip(histograms, ranked, strict=True)
-    ]
+    figures, runs = [], []
+    for one in histograms:
+        counts = one.counts()
+        first = min(counts, default=0)
+        length = max(counts) - first + 1 if counts else 0
+        figures.append([one.sum, one.minimum if counts else 0, one.maximum, first, length])
+        runs.append(struct.pack(f"<{length}Q", *(counts.get(bucket, 0) for bucket in range(first, first + length))))
     text = json.dumps([about, figures], separators=(",", ":"), allow_nan=False).encode()
-    pairs = [pair for pairs in ranked for pair in pairs]
-    form = f"<I{len(text)}s{len(pairs)}H{len(pairs)}Q"
-    body = struct.pack(form, len(text), text, *(bucket for bucket, _ in pairs), *(count for _, count in pairs))
-    return _VERSION + zlib.compress(body)
+    return _VERSION + zlib.compress(b"".join((struct.pack("<I", len(text)), text, *runs)))
 
 
 def unpack(stored: bytes) -> tuple[Any, list[DurationHistogram]]:
-    """Return what ``pack`` was given; the histograms are to be read and merged into others.
+    """Return what ``pack`` was given.
 
     Raises:
         DamagedCounts: these are not its bytes; the text says what is wrong.
@@ -178,26 +175,27 @@ def unpack(stored: bytes) -> tuple[Any, list[DurationHistogram]]:
             raise DamagedCounts("Stored counts are damaged: their end is missing or something follows it.")
         (length,) = struct.unpack_from("<I", body)
         about, figures = json.loads(body[4 : 4 + length])
-        total = sum(figure[3] for figure in figures)
-        numbers = struct.unpack(f"<{total}H{total}Q", body[4 + length :])
+        histograms = _histograms(figures, memoryview(body)[4 + length :])
     except (zlib.error, struct.error, ValueError, TypeError, IndexError, RecursionError) as error:
         if isinstance(error, DamagedCounts):
             raise
         raise DamagedCounts(f"Stored counts are damaged: {error}.") from error
-    return about, _histograms(figures, numbers[:total], numbers[total:])
+    return about, histograms
 
 
-def _histograms(figures: Any, buckets: Sequence[int], counts: Sequence[int]) -> list[DurationHistogram]:
+def _histograms(figures: Any, runs: memoryview) -> list[DurationHistogram]:
     made, begin = [], 0
-    for total, minimum, maximum, length in figures:
-        end = begin + length
-        is_sound = not length or (
-            0 <= minimum <= maximum <= min(_MOST_SECONDS, total * _ROUNDING) and buckets[end - 1] <= _LAST_BUCKET
-        )
-        if not is_sound:
+    for total, minimum, maximum, first, length in figures:
+        made.append(one := DurationHistogram())
+        if not length:
+            continue
+        end = begin + length * _LANE_BYTES
+        is_sound = 0 <= first <= first + length <= _LAST_BUCKET + 1 and end <= len(runs)
+        if not is_sound or not 0 <= minimum <= maximum <= min(_MOST_SECONDS, total * _ROUNDING):
             raise DamagedCounts("Stored counts are damaged: the figures of a histogram contradict each other.")
-        made.append(DurationHistogram(StoredCounts(buckets[begin:end], counts[begin:end])))
-        if length:
-            made[-1].sum, made[-1].minimum, made[-1].maximum = total, minimum, maximum
+        one._stored = int.from_bytes(runs[begin:end], "little") << (_LANE_BITS * first)  # noqa: SLF001 - of this module
+        one.sum, one.minimum, one.maximum = total, minimum, maximum
         begin = end
+    if begin != len(runs):
+        raise DamagedCounts("Stored counts are damaged: there are more than announced.")
     return made

@@ -18,6 +18,7 @@ from ai_lab.database import Database
 from ai_lab.errors import DatabaseUnavailable
 from ai_lab.telemetry.history_query import answer, known_metrics
 from ai_lab.telemetry.history_schemas import KnownMetric, MetricHistory
+from ai_lab.telemetry.reading_repository import HistoryReader
 from ai_lab.telemetry.repository import HOUR, MINUTE, HistoryRepository
 from ai_lab.telemetry.retention import DAY, Retention
 from ai_lab.telemetry.series import Series
@@ -141,7 +142,7 @@ class History:
         await self._flush_if_possible()
         async with self._database.reading() as db:
             return await answer(
-                HistoryRepository(db),
+                HistoryReader(db),
                 metric,
                 start=start,
                 end=end,
@@ -156,7 +157,7 @@ class History:
         """Return every metric that something was remembered of, by name."""
         await self._flush_if_possible()
         async with self._database.reading() as db:
-            return await known_metrics(HistoryRepository(db))
+            return await known_metrics(HistoryReader(db))
 
     def _drop_oldest(self) -> None:
         while len(self._waiting) > MOST_WAITING:

@@ -13,7 +13,8 @@ from typing import Any
 from ai_lab.clock import as_utc, now
 from ai_lab.errors import InvalidRequest, MetricNotFound
 from ai_lab.telemetry.history_schemas import HistorySeries, KnownMetric, MetricHistory
-from ai_lab.telemetry.repository import HOUR, MINUTE, Asked, HistoryRepository, Step
+from ai_lab.telemetry.reading_repository import Asked, HistoryReader, Step
+from ai_lab.telemetry.repository import HOUR, MINUTE
 from ai_lab.telemetry.series import UNITS, unit_of
 
 MOST_POINTS = 5000
@@ -24,7 +25,7 @@ _GAP_INTERVALS = 3
 
 
 async def answer(
-    repository: HistoryRepository,
+    reader: HistoryReader,
     metric: str,
     *,
     start: datetime,
@@ -45,11 +46,11 @@ async def answer(
     if step_seconds is not None and step_seconds < 1:
         raise InvalidRequest("A step is at least one second.", param="step")
     max_points = max(1, min(max_points, MOST_POINTS))
-    chosen = await _chosen_series(repository, metric, labels, host)
+    chosen = await _chosen_series(reader, metric, labels, host)
     ids = [row["id"] for row in chosen]
     sample_seconds = max(1, math.ceil(interval_seconds))
     tier = _wanted_tier(last - first, step_seconds, max_points)
-    while tier < HOUR and await repository.reaches_further_back(ids, tier, first - first % max(tier, 1), last):
+    while tier < HOUR and await reader.reaches_further_back(ids, tier, first - first % max(tier, 1), last):
         tier = _TIERS[_TIERS.index(tier) + 1]
     step = _step(last - first, step_seconds, max_points, tier or sample_seconds)
     asked = Asked(first - first % step, last, tier, step, sample_seconds)
@@ -60,14 +61,14 @@ async def answer(
         to=datetime.fromtimestamp(last, UTC),
         step_seconds=step,
         tier_seconds=tier or sample_seconds,
-        series=await _series(repository, chosen, asked),
+        series=await _series(reader, chosen, asked),
     )
 
 
-async def known_metrics(repository: HistoryRepository) -> list[KnownMetric]:
+async def known_metrics(reader: HistoryReader) -> list[KnownMetric]:
     """Return every metric by name, with its series and machines."""
     by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in await repository.metrics():
+    for row in await reader.metrics():
         by_name[row["name"]].append(row)
     return [
         KnownMetric(
@@ -92,9 +93,9 @@ def _checked(start: datetime, end: datetime) -> tuple[int, int]:
 
 
 async def _chosen_series(
-    repository: HistoryRepository, metric: str, labels: Mapping[str, str], host: str | None
+    reader: HistoryReader, metric: str, labels: Mapping[str, str], host: str | None
 ) -> list[dict[str, Any]]:
-    rows = await repository.metrics()
+    rows = await reader.metrics()
     of_metric = [row for row in rows if row["name"] == metric]
     if not of_metric and metric in UNITS and not labels and host is None:
         return []  # not measured yet, or not on this machine: an empty history, but no wrong name
@@ -148,15 +149,15 @@ def _up(seconds: int, resolution: int) -> int:
     return max(1, math.ceil(seconds / resolution)) * resolution
 
 
-async def _series(repository: HistoryRepository, chosen: list[dict[str, Any]], asked: Asked) -> list[HistorySeries]:
+async def _series(reader: HistoryReader, chosen: list[dict[str, Any]], asked: Asked) -> list[HistorySeries]:
     ids = [row["id"] for row in chosen]
     hosts: dict[str, list[str]] = defaultdict(list)
     for row in chosen:
         hosts[row["labels"]].append(row["host"])
-    parts = await repository.parts(ids, asked)
-    steps = await repository.points(parts, asked)
+    parts = await reader.parts(ids, asked)
+    steps = await reader.points(parts, asked)
     shortest = (_GAP_INTERVALS - 1) * asked.sample_seconds  # a row covers an interval itself
-    holes = await repository.holes(parts, asked, longer_than=shortest, is_one_host=len(ids) == len(hosts))
+    holes = await reader.holes(parts, asked, longer_than=shortest, is_one_host=len(ids) == len(hosts))
     until = min(asked.end, int(now().timestamp()))
     return [
         HistorySeries(

@@ -14,6 +14,8 @@ Kind = Literal["http", "database", "provider", "function"]
 #: Distinct operations, and distinct counters, that are told apart; what comes after counts as ``OTHER``.
 MOST_NAMES = 500
 MOST_SLOWEST = 10
+#: Timings that belong to the call of a model but are no calls: ``provider/model first_token``.
+PARTS = (" first_token", " output_token")
 OTHER = "other"
 
 
@@ -80,7 +82,9 @@ class OperationSlot:
         self.counters[name] = self.counters.get(name, 0) + amount
 
     def keep_if_slow(self, operation: SlowOperation) -> None:
-        """Keep an operation if it is among the slowest."""
+        """Keep an operation if it is among the slowest; what is only a part of one is not."""
+        if operation.name.endswith(PARTS):
+            return
         if len(self.slowest) < MOST_SLOWEST:
             heapq.heappush(self.slowest, operation)
         elif operation > self.slowest[0]:
@@ -105,7 +109,7 @@ class OperationSlot:
 
     @classmethod
     def decode(cls, stored: bytes, start: int = 0, writer_id: str = "") -> OperationSlot:
-        """Return what ``encode`` was called on, to be read and merged into others.
+        """Return what ``encode`` was called on.
 
         Raises:
             DamagedCounts: these are not its bytes.

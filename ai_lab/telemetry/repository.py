@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
-    Select,
-    Subquery,
     delete,
     func,
-    literal,
     literal_column,
     select,
-    union_all,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ai_lab.database.rows import every, insert_into
+from ai_lab.database.rows import insert_into
 from ai_lab.telemetry.series import Series, unit_of
 from ai_lab.telemetry.tables import metric_rollups, metric_samples, metric_series
 
@@ -29,37 +23,6 @@ MINUTE, HOUR = 60, 3600
 IMPORTED = "imported-"
 _KEY = ("tier", "series_id", "start")
 _FIGURES = ("count", "sum", "min", "max")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What is read: the steps of ``[start, end)`` from ``tier`` (0: samples), in seconds."""
-
-    start: int
-    end: int
-    tier: int
-    step: int
-    sample_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The rows of some series on one level (0: samples) from ``since`` on."""
-
-    level: int
-    ids: Sequence[int]
-    since: int
-
-
-class Step(NamedTuple):
-    """The samples of one step, from its ``start`` on; ``first`` and ``last`` say from when to when there are any."""
-
-    start: int
-    mean: float
-    min: float
-    max: float
-    first: int
-    last: int
 
 
 class HistoryRepository:
@@ -105,7 +68,7 @@ class HistoryRepository:
             source, begins = metric_rollups, metric_rollups.c.start
             lower = metric_rollups.c
             figures = (func.sum(lower["count"]), func.sum(lower["sum"]), func.min(lower["min"]), func.max(lower["max"]))
-        window = _step(begins, tier)
+        window = step_of(begins, tier)
         chosen = (
             select(literal_column(str(tier)), metric_series.c.id, window, *figures)
             # The series first, then their rows in the range: there is no index by time alone.
@@ -133,7 +96,7 @@ class HistoryRepository:
 
     async def hours_with_samples(self) -> list[int]:
         """Return the start of every hour that there are samples of."""
-        found = await self._db.execute(select(_step(metric_samples.c.at, HOUR)).distinct())
+        found = await self._db.execute(select(step_of(metric_samples.c.at, HOUR)).distinct())
         return sorted(found.scalars())
 
     async def active_series(self, since: int) -> tuple[int, int]:
@@ -147,7 +110,7 @@ class HistoryRepository:
 
     async def oldest(self, tier: int) -> dict[int, int]:
         """Return the time of the oldest row of each series that has one and may lose it; tier 0 are the samples."""
-        first = _oldest(tier)
+        first = oldest_row(tier)
         chosen = select(metric_series.c.id, first).where(first.is_not(None))
         if tier == HOUR:  # the hours of what was imported are all there is of it, and become no more
             chosen = chosen.where(metric_series.c.host.not_like(f"{IMPORTED}%"))
@@ -157,7 +120,7 @@ class HistoryRepository:
     async def oldest_of(self, tier: int, series_id: int) -> int | None:
         """Return the time of the oldest row of one series."""
         first: int | None = (
-            await self._db.execute(select(_oldest(tier)).where(metric_series.c.id == series_id))
+            await self._db.execute(select(oldest_row(tier)).where(metric_series.c.id == series_id))
         ).scalar()
         return first
 
@@ -179,101 +142,13 @@ class HistoryRepository:
         ]
         await self._db.execute(delete(metric_series).where(~samples, *(~level for level in rollups)))
 
-    async def metrics(self) -> list[dict[str, Any]]:
-        """Return name, unit, labels, host and id of every series, in order."""
-        columns = metric_series.c
-        return every(await self._db.execute(select(metric_series).order_by(columns.name, columns.labels, columns.host)))
 
-    async def reaches_further_back(self, ids: Sequence[int], tier: int, start: int, end: int) -> bool:
-        """Return whether a level above ``tier`` knows of a time in ``[start, end)`` that ``tier`` knows nothing of."""
-        first = func.coalesce(_oldest(tier), end)
-        columns = metric_rollups.c
-        older = [
-            select(1)
-            .where(columns.tier == above, columns.series_id == metric_series.c.id)
-            .where(columns.start >= start, columns.start < end, columns.start <= first - above)
-            .exists()
-            for above in (MINUTE, HOUR)
-            if above > tier
-        ]
-        for exists in older:
-            if (await self._db.execute(select(1).where(metric_series.c.id.in_(ids), exists).limit(1))).first():
-                return True
-        return False
-
-    async def parts(self, ids: Sequence[int], asked: Asked) -> list[Part]:
-        """Return where the rows of a question lie: on its level, and below it for what is not rolled up yet."""
-        parts, levels = [Part(asked.tier, ids, asked.start)], [tier for tier in (HOUR, MINUTE) if tier <= asked.tier]
-        if not levels:
-            return parts
-        columns = metric_rollups.c
-        newest = [
-            select(func.max(columns.start))
-            .where(columns.tier == level, columns.series_id == metric_series.c.id)
-            .where(columns.start >= literal(asked.start, BigInteger), columns.start < literal(asked.end, BigInteger))
-            .scalar_subquery()
-            for level in levels
-        ]
-        below: dict[tuple[int, int], list[int]] = {}
-        rows = await self._db.execute(select(metric_series.c.id, *newest).where(metric_series.c.id.in_(ids)))
-        for series_id, *starts in rows:
-            since = asked.start
-            for level, start in zip(levels, starts, strict=True):
-                since = since if start is None else start + level
-                below.setdefault((0 if level == MINUTE else MINUTE, since), []).append(series_id)
-        # One part for all series that are rolled up equally far, as they are nearly always.
-        return parts + [Part(level, group, since) for (level, since), group in below.items() if since < asked.end]
-
-    async def points(self, parts: Sequence[Part], asked: Asked) -> dict[str, list[Step]]:
-        """Return, by labels, the steps that have samples, all machines in one, in order."""
-        rows = _rows(parts, asked)
-        columns = rows.c
-        statement = (
-            select(
-                columns.labels,
-                columns.step,
-                func.sum(columns["sum"]) / func.sum(columns["count"]),
-                func.min(columns["min"]),
-                func.max(columns["max"]),
-                func.min(columns.start),
-                func.max(columns.end),
-            )
-            .group_by(columns.labels, columns.step)
-            .order_by(columns.labels, columns.step)
-        )
-        found: dict[str, list[Step]] = {}
-        for labels, *figures in await self._db.execute(statement):
-            found.setdefault(labels, []).append(Step(*figures))
-        return found
-
-    async def holes(
-        self, parts: Sequence[Part], asked: Asked, *, longer_than: int, is_one_host: bool
-    ) -> dict[str, list[tuple[int, int]]]:
-        """Return, by labels, the stretches between two rows in which no machine has samples."""
-        rows = _rows(parts, asked)
-        within: dict[str, Any] = {"partition_by": rows.c.labels, "order_by": rows.c.start}
-        # Rows of several machines overlap. That window takes as long as all the rest, hence not for one machine.
-        gone = rows.c.end if is_one_host else func.max(rows.c.end).over(**within, rows=(None, 0))
-        seen = select(
-            rows.c.labels, gone.label("gone"), func.lead(rows.c.start).over(**within).label("back")
-        ).subquery()
-        statement = (
-            select(seen.c.labels, seen.c.gone, seen.c.back)
-            .where(seen.c.back - seen.c.gone > longer_than)
-            .order_by(seen.c.labels, seen.c.gone)
-        )
-        found: dict[str, list[tuple[int, int]]] = {}
-        for labels, hole_start, hole_end in await self._db.execute(statement):
-            found.setdefault(labels, []).append((hole_start, hole_end))
-        return found
-
-
-def _step(moment: ColumnElement[int], seconds: int) -> ColumnElement[int]:
+def step_of(moment: ColumnElement[int], seconds: int) -> ColumnElement[int]:
     """Return the start of the step that ``moment`` lies in; written out, because Postgres compares GROUP BY by text."""
     return moment - moment % literal_column(str(int(seconds)))
 
 
-def _oldest(tier: int) -> ColumnElement[int | None]:
+def oldest_row(tier: int) -> ColumnElement[int | None]:
     """Return the first time of the series of the surrounding query: one step into its key."""
     if not tier:
         chosen = select(func.min(metric_samples.c.at)).where(metric_samples.c.series_id == metric_series.c.id)
@@ -281,33 +156,3 @@ def _oldest(tier: int) -> ColumnElement[int | None]:
         columns = metric_rollups.c
         chosen = select(func.min(columns.start)).where(columns.tier == tier, columns.series_id == metric_series.c.id)
     return chosen.correlate(metric_series).scalar_subquery()
-
-
-def _rows(parts: Sequence[Part], asked: Asked) -> Subquery:
-    """Return the rows of all parts. All numbers are bound: questions of a kind are one statement, compiled once."""
-    rollups, samples = metric_rollups.c, metric_samples.c
-    end = literal(asked.end, BigInteger)
-    chosen: list[Select[Any]] = []
-    for part in parts:
-        since = literal(part.since, BigInteger)
-        if part.level:
-            figures: Sequence[Any] = (rollups["count"], rollups["sum"], rollups["min"], rollups["max"])
-            rows = _part(part.ids, asked, rollups.start, part.level, figures)
-            rows = rows.join(metric_rollups, rollups.series_id == metric_series.c.id)
-            chosen.append(rows.where(rollups.tier == part.level, rollups.start >= since, rollups.start < end))
-        else:
-            figures = (literal_column("1"), samples.value, samples.value, samples.value)
-            rows = _part(part.ids, asked, samples.at, asked.sample_seconds, figures)
-            rows = rows.join(metric_samples, samples.series_id == metric_series.c.id)
-            chosen.append(rows.where(samples.at >= since, samples.at < end))
-    return union_all(*chosen).subquery()
-
-
-def _part(
-    ids: Sequence[int], asked: Asked, begins: ColumnElement[int], span: int, figures: Sequence[ColumnElement[Any]]
-) -> Select[Any]:
-    named = [figure.label(name) for figure, name in zip(figures, _FIGURES, strict=True)]
-    step = (begins - begins % literal(asked.step, BigInteger)).label("step")
-    ends = (begins + literal(span, BigInteger)).label("end")
-    columns = (metric_series.c.labels, step, begins.label("start"), ends, *named)
-    return select(*columns).select_from(metric_series).where(metric_series.c.id.in_(ids))

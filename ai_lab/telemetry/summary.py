@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from ai_lab.errors import InvalidRequest, MetricNotFound
 from ai_lab.telemetry.histogram import DurationHistogram
-from ai_lab.telemetry.operation_slot import Kind, OperationSlot, Timing
+from ai_lab.telemetry.operation_slot import PARTS, Kind, OperationSlot, Timing
 from ai_lab.telemetry.operation_window import OperationWindow
 from ai_lab.telemetry.schemas import SystemMetrics
 from ai_lab.telemetry.summary_schemas import (
@@ -32,8 +32,6 @@ __all__ = ["MOST_HOURS", "PerformanceSummary", "check_hours", "summarize", "syst
 MOST_HOURS = 17_520.0
 _SHORTEST = timedelta(seconds=1)
 _SHARES = (0.5, 0.9, 0.95, 0.99)
-#: Timings that belong to the calls of a model but are no calls.
-_PARTS = ("first_token", "output_token")
 
 
 class _Series(Protocol):
@@ -130,7 +128,7 @@ def _http(timings: dict[str, Timing]) -> HttpFigures:
 
 
 def _llm(timings: dict[str, Timing], counts: OperationSlot) -> LlmFigures:
-    calls = {name: timing for name, timing in timings.items() if name.rpartition(" ")[2] not in _PARTS}
+    calls = {name: timing for name, timing in timings.items() if not name.endswith(PARTS)}
     by_model = [_model(name, timing, timings, counts.counters) for name, timing in _by_weight(calls)]
     requests, failures = _totals(calls.values())
     return LlmFigures(
@@ -147,7 +145,7 @@ def _llm(timings: dict[str, Timing], counts: OperationSlot) -> LlmFigures:
 def _model(name: str, calls: Timing, timings: dict[str, Timing], counters: dict[str, float]) -> ModelFigures:
     provider, _, model = name.partition("/")
     requests, failures = _totals([calls])
-    first_token, output_token = (timings.get(f"{name} {part}") for part in _PARTS)
+    first_token, output_token = (timings.get(name + part) for part in PARTS)
     return ModelFigures(
         provider=provider,
         model=model,

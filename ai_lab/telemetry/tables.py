@@ -49,7 +49,7 @@ metric_rollups = Table(
 operation_slots = Table(
     "operation_slots",
     metadata,
-    Column("tier", Integer, primary_key=True, autoincrement=False),  # 10 or 3600 seconds
+    Column("tier", Integer, primary_key=True, autoincrement=False),  # seconds: 10, 300, 3600 or 86400
     Column("start", BigInteger, primary_key=True, autoincrement=False),
     Column("writer_id", String(36), primary_key=True),
     Column("counts", LargeBinary, nullable=False),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Table, select
 
 from ai_lab.database import Database
 from ai_lab.telemetry.history import History
@@ -37,24 +40,23 @@ class Recorded:
 
     async def samples(self) -> Samples:
         """Return all samples."""
-        names = await self._names()
-        async with self.database.reading() as db:
-            rows = await db.execute(select(metric_samples))
-            return {(names[series_id], at): value for series_id, at, value in rows}
+        return {(_series(name, labels), at): value for name, labels, _, at, value in await self._rows(metric_samples)}
 
     async def rollups(self) -> Rollups:
         """Return all roll-ups."""
-        names = await self._names()
-        async with self.database.reading() as db:
-            rows = await db.execute(select(metric_rollups))
-            return {(tier, names[series_id], start): tuple(figures) for tier, series_id, start, *figures in rows}
+        return {
+            (tier, _series(name, labels), start): tuple(figures)
+            for name, labels, tier, _, start, *figures in await self._rows(metric_rollups)
+        }
 
-    async def _names(self) -> dict[int, Series]:
-        columns = metric_series.c
+    async def _rows(self, table: Table) -> Sequence[Any]:
+        chosen = select(metric_series.c.name, metric_series.c.labels, table)
         async with self.database.reading() as db:
-            rows = await db.execute(select(columns.id, columns.name, columns.labels))
-            known = {each.labels_text(): each for each in (CPU, ROOT, HOME)}
-            return {number: Series(name, known[labels].labels) for number, name, labels in rows}
+            return (await db.execute(chosen.where(table.c.series_id == metric_series.c.id))).all()
+
+
+def _series(name: str, labels: str) -> Series:
+    return series(name, json.loads(labels))
 
 
 def made_anew(samples: Samples, until: int) -> Rollups:

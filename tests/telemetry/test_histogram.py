@@ -32,7 +32,7 @@ def histogram(values: Iterable[float]) -> DurationHistogram:
 
 
 def pairs(made: DurationHistogram) -> list[tuple[int, int]]:
-    return sorted(made.buckets.items())
+    return sorted(made.counts().items())
 
 
 def exact(ranked: list[float], share: float) -> float:
@@ -60,7 +60,7 @@ def test_a_million_durations_have_the_quantiles_of_their_sorted_list() -> None:
     values.sort()
     for share in SHARES:
         assert is_near(made.quantile(share), exact(values, share)), share
-    assert len(made.buckets) < 1000
+    assert len(made.counts()) < 1000
     assert len(made.encode()) < 4000
 
 
@@ -72,14 +72,14 @@ def test_any_quantile_of_any_durations_is_within_one_percent(values: list[float]
 @given(st.lists(DURATIONS), st.lists(DURATIONS), st.lists(DURATIONS))
 def test_merging_is_recording_together_in_any_order(one: list[float], two: list[float], three: list[float]) -> None:
     together = histogram(one + two + three)
-    left, right = histogram(one), histogram(two)
-    left.merge(histogram(two))
+    left, right = histogram(one), DurationHistogram.decode(histogram(two).encode())
+    left.merge(right)
     left.merge(histogram(three))
     right.merge(histogram(three))
     first = histogram(one)
     first.merge(right)
     for merged in (left, first):
-        assert merged.buckets == together.buckets
+        assert merged.counts() == together.counts()
         assert (merged.minimum, merged.maximum) == (together.minimum, together.maximum)
         assert merged.sum == pytest.approx(together.sum)
 
@@ -115,17 +115,19 @@ def test_damaged_bytes_are_refused(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(sound) - 1))
     damaged = bytearray(sound)
     damaged[position] ^= data.draw(st.integers(1, 255))
-    for broken in (bytes(damaged), sound[:position], sound + b"\x00"):
-        try:
-            assert pairs(DurationHistogram.decode(broken)) == pairs(DurationHistogram.decode(sound))
-        except DamagedCounts as error:
-            assert str(error)  # noqa: PT017 - some bits of the compressed form mean nothing, so both are right
+    for cut in (sound[:position], sound + b"\x00"):
+        with pytest.raises(DamagedCounts):
+            DurationHistogram.decode(cut)
+    try:
+        assert pairs(DurationHistogram.decode(bytes(damaged))) == pairs(DurationHistogram.decode(sound))
+    except DamagedCounts as error:
+        assert str(error)  # noqa: PT017 - some bits of the compressed form mean nothing, so both are right
 
 
 def test_contradicting_figures_are_refused() -> None:
     """Only a fault of ours could write them; it must not be summed up with the rest."""
     out_of_range, reversed_, negative = (histogram([0.001, 0.5]) for _ in range(3))
-    out_of_range.buckets[2000] = 1
+    out_of_range.counts()[2000] = 1
     reversed_.minimum = 1.0
     negative.sum = -1.0
     for wrong in (out_of_range, reversed_, negative):

@@ -62,6 +62,15 @@ async def test_an_answer_without_any_rollup_is_the_same(recorded: Recorded) -> N
     assert await ask() == before
 
 
+async def test_what_lies_before_the_range_stays_out(recorded: Recorded) -> None:
+    history = recorded.history()
+    await write(history, 0, 120)
+    await history.roll_up(moment(120))
+    await write(history, 600, 900)  # not rolled up
+    (found,) = (await history.query(CPU.name, start=moment(720), end=moment(840), step_seconds=60)).series
+    assert [(at - BEGIN_AT, low, high) for at, _, low, high in found.points] == [(720, 720, 775), (780, 780, 835)]
+
+
 @pytest.mark.parametrize(
     ("seconds", "tier", "step"),
     [

@@ -11,6 +11,7 @@ from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
 from ai_lab.settings import Settings
 from ai_lab.telemetry.history_query import known_metrics
+from ai_lab.telemetry.reading_repository import HistoryReader
 from ai_lab.telemetry.repository import HistoryRepository
 from ai_lab.telemetry.retention import POSTGRES_BYTES, SQLITE_BYTES, Retention
 from ai_lab.telemetry.series import UNITS, series, unit_of, values_of
@@ -157,4 +158,4 @@ def test_units_of_imported_names_come_from_their_endings() -> None:
 
 async def test_a_database_without_history_knows_no_metrics(database: Database) -> None:
     async with database.reading() as db:
-        assert await known_metrics(HistoryRepository(db)) == []
+        assert await known_metrics(HistoryReader(db)) == []

@@ -216,6 +216,32 @@ def test_a_generator_that_fails(calls: Calls) -> None:
     assert calls.outcome() == [("failing", True), ("counting", True)]
 
 
+async def test_a_generator_that_fails_while_it_is_closed(calls: Calls) -> None:
+    @monitor_performance("closing")
+    def plain() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            fail_oddly()
+
+    @monitor_performance("closing")
+    async def asynchronous() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            fail_oddly()
+
+    begun = plain()
+    next(begun)
+    with pytest.raises(OddError):
+        begun.close()  # type: ignore[attr-defined]  # an iterator by its annotation, a generator in fact
+    begun_too = asynchronous()
+    await anext(begun_too)
+    with pytest.raises(OddError):
+        await begun_too.aclose()
+    assert calls.outcome() == [("closing", True)] * 2
+
+
 def test_a_context_manager_made_of_a_generator(calls: Calls) -> None:
     @contextlib.contextmanager
     @monitor_performance("managing")

@@ -157,8 +157,8 @@ async def test_sums_equal_those_made_anew_from_the_slots(database: Database) -> 
         anew = merged(slots[first : first + row.tier // 10])
         stored = OperationSlot.decode(row.counts)
         assert stored.covered_seconds == anew.covered_seconds == row.tier
-        assert {key: (sorted(t.durations.buckets.items()), t.failed) for key, t in stored.timings.items()} == {
-            key: (sorted(t.durations.buckets.items()), t.failed) for key, t in anew.timings.items()
+        assert {key: (sorted(t.durations.counts().items()), t.failed) for key, t in stored.timings.items()} == {
+            key: (sorted(t.durations.counts().items()), t.failed) for key, t in anew.timings.items()
         }
 
 

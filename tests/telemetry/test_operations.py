@@ -1,6 +1,7 @@
 """Operations in memory: nothing is lost or doubled, whatever the clock, the threads and the names do."""
 
 import gc
+import itertools
 import random
 import sys
 from collections import Counter
@@ -162,7 +163,10 @@ def test_a_store_that_never_comes_costs_the_oldest_slots_only() -> None:
 
 
 def test_many_threads_lose_nothing() -> None:
-    operations = Operations()
+    """Every twentieth look at the clock begins a slot, while somebody takes the finished ones away."""
+    ticks = itertools.count()
+    operations = Operations(most_waiting=10_000, clock=lambda: 1_800_000_000 + next(ticks) / 2, monotonic=lambda: 0.0)
+    stored: list[OperationSlot] = []
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -170,22 +174,34 @@ def test_many_threads_lose_nothing() -> None:
         for step in range(first, first + 5000):
             operations.record("function", f"name {step % 7}", 0.001, failed=step % 5 == 0)
             operations.count("tokens", 2)
-            if step % 1000 == first:
-                operations.readable()
+
+    def store(rounds: int) -> None:
+        for _ in range(rounds):
+            finished = operations.finished()
+            stored.extend(finished)
+            operations.forget(finished)
 
     try:
-        with ThreadPoolExecutor(8) as threads:
+        with ThreadPoolExecutor(9) as threads:
+            storing = threads.submit(store, 300)
             list(threads.map(work, [0] * 8))
+            storing.result()
     finally:
         sys.setswitchinterval(interval)
-    found = merged(operations.finished(everything=True))
+    found = merged([*stored, *operations.finished(everything=True)])
     assert found.count == 40_000
     assert sum(timing.failed for timing in found.timings.values()) == 8000
     assert found.counters == {"tokens": 80_000}
 
 
 def test_garbage_that_reports_while_it_is_collected_does_not_block() -> None:
-    operations = Operations()
+    """Garbage may be collected at any moment, here whenever the clock is read, and a monitored generator be in it."""
+
+    def collecting_clock() -> float:
+        gc.collect()
+        return 1_800_000_000.0
+
+    operations = Operations(clock=collecting_clock)
 
     class Reporting:
         def __init__(self) -> None:
@@ -194,16 +210,14 @@ def test_garbage_that_reports_while_it_is_collected_does_not_block() -> None:
         def __del__(self) -> None:
             operations.record("function", "collected", 0.001)
 
-    threshold = gc.get_threshold()
-    gc.set_threshold(1)
+    gc.disable()  # not before the clock is read
     try:
-        for number in range(200):
+        for _ in range(3):
             Reporting()
-            operations.record("function", f"name {number}", 0.001)
+            operations.record("function", "recorded", 0.001)
     finally:
-        gc.set_threshold(*threshold)
-    gc.collect()
-    assert counts(operations.readable())["collected"] == 200
+        gc.enable()
+    assert counts(operations.readable()) == {"collected": 3, "recorded": 3}
 
 
 def test_a_slot_comes_back_from_its_bytes() -> None:

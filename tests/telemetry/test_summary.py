@@ -151,7 +151,9 @@ async def test_models_have_their_first_token_their_rate_and_their_tokens(databas
         operations.count("tokens_output echo/a model: 7b/q4", 2)
     operations.record("provider", "ollama/other", 1.0)
     operations.count("tokens_input ollama/other", 7)
-    found = (await summary_of(OperationStore(operations, database), 1, clocks.wall + 1)).llm
+    summary = await summary_of(OperationStore(operations, database), 1, clocks.wall + 1)
+    assert {slow.name for slow in summary.slowest} == {"echo/a model: 7b/q4"}
+    found = summary.llm
     assert (found.requests, found.failures, found.tokens.input, found.tokens.output) == (101, 10, 1007, 200)
     first, other = found.by_model
     assert (first.provider, first.model, first.requests, first.failures) == ("echo", "a model: 7b/q4", 100, 10)
