@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ai_lab.errors import UnsupportedFeature
-from ai_lab.telemetry.local import LocalTelemetry, local
-from ai_lab.telemetry.monitor import monitor_performance
+from ai_lab.telemetry.operations.local import LocalTelemetry, local
+from ai_lab.telemetry.operations.monitor import monitor_performance
 
 __all__ = ["PerformanceMonitor", "monitor_performance", "performance_monitor"]
 

@@ -6,7 +6,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ai_lab.telemetry.instruments import UNMATCHED, Instruments
+from ai_lab.telemetry.prometheus.instruments import UNMATCHED, Instruments
 
 _CLIENT_LEFT = 499
 _FAILED = 500

@@ -27,7 +27,7 @@ from ai_lab.errors import AlreadyRunning, StartupError
 from ai_lab.lab import Lab
 from ai_lab.logging import set_up_logging
 from ai_lab.settings import Settings
-from ai_lab.telemetry.own_process import CountingHandler
+from ai_lab.telemetry.prometheus.own_process import CountingHandler
 from backend.app import create_app
 
 _STOP_SECONDS = 10

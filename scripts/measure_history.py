@@ -22,10 +22,10 @@ from sqlalchemy.engine import URL, make_url
 
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.repository import HistoryRepository
-from ai_lab.telemetry.retention import Retention
-from ai_lab.telemetry.series import UNITS, Series, series
+from ai_lab.telemetry.history.repository import HistoryRepository
+from ai_lab.telemetry.history.retention import Retention
+from ai_lab.telemetry.history.series import UNITS, Series, series
+from ai_lab.telemetry.history.service import History
 from scripts.measurement import Row, at_most, percentile, report
 from tests.postgres import PostgresServer
 

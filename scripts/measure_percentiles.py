@@ -20,11 +20,11 @@ from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
-from ai_lab.telemetry.operation_repository import OperationRepository
-from ai_lab.telemetry.operation_slot import Kind, OperationSlot
-from ai_lab.telemetry.operation_store import OperationStore
-from ai_lab.telemetry.operations import Operations
-from ai_lab.telemetry.summary import PerformanceSummary, summarize
+from ai_lab.telemetry.operations.repository import OperationRepository
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.slot import Kind, OperationSlot
+from ai_lab.telemetry.operations.store import OperationStore
+from ai_lab.telemetry.operations.summary import PerformanceSummary, summarize
 from scripts.measurement import Row, at_most, percentile, report, spread
 
 _HOUR, _DAY = 3600, 86400

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from ai_lab.telemetry.gpu import GpuReader
-from ai_lab.telemetry.host import HostReader, HostReading
-from ai_lab.telemetry.rates import derive
-from ai_lab.telemetry.sampler import Sampler
+from ai_lab.telemetry.machine.gpu import GpuReader
+from ai_lab.telemetry.machine.host import HostReader, HostReading
+from ai_lab.telemetry.machine.rates import derive
+from ai_lab.telemetry.machine.sampler import Sampler
 from ai_lab.telemetry.schemas import GpuBackend, SystemMetrics
 from scripts.machine_looks import NODE_EXPORTER, Look, look_at_proc, running_node_exporter, scrape
 from scripts.measurement import Row, at_most, none_of, report, spread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ai_lab.telemetry.summary_schemas import Durations, PerformanceSummary
+from ai_lab.telemetry.operations.summary_schemas import Durations, PerformanceSummary
 
 #: Programs that watch the lab ask for these all the time; what people do would drown among them.
 WATCHING = re.compile(r"/(metrics|health|performance)(/|$)")

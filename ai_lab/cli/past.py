@@ -10,7 +10,7 @@ from itertools import pairwise
 from ai_lab.cli.trends import KEPT
 from ai_lab.client import AsyncLabClient
 from ai_lab.errors import LabError
-from ai_lab.telemetry.history_schemas import HistorySeries, MetricHistory
+from ai_lab.telemetry.history.schemas import HistorySeries, MetricHistory
 from ai_lab.telemetry.schemas import SystemMetrics
 
 #: A series -> the metrics whose sum over all devices it shows.

@@ -15,8 +15,8 @@ from ai_lab.cli.counters import Counters, read_counters
 from ai_lab.client import AsyncLabClient
 from ai_lab.clock import now
 from ai_lab.errors import LabError, ServerUnreachable
+from ai_lab.telemetry.operations.summary_schemas import PerformanceSummary
 from ai_lab.telemetry.schemas import SystemMetrics
-from ai_lab.telemetry.summary_schemas import PerformanceSummary
 
 T = TypeVar("T")
 LIMIT_SECONDS = 10.0

@@ -16,9 +16,9 @@ from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, ConversationPage, Message, MessagePage
 from ai_lab.errors import ConversationNotFound, LabError
-from ai_lab.telemetry.history_schemas import MetricHistory
+from ai_lab.telemetry.history.schemas import MetricHistory
+from ai_lab.telemetry.operations.summary_schemas import PerformanceSummary
 from ai_lab.telemetry.schemas import SystemMetrics
-from ai_lab.telemetry.summary_schemas import PerformanceSummary
 
 T_co = TypeVar("T_co", covariant=True)
 _PAGE_SIZE = 100

@@ -26,7 +26,7 @@ from ai_lab.importer.report import FileReport, ImportReport
 from ai_lab.importer.service import Importer, Importing
 from ai_lab.importer.text_file import Watcher
 from ai_lab.settings import Settings
-from ai_lab.telemetry.retention import Retention
+from ai_lab.telemetry.history.retention import Retention
 
 _INTERRUPTED = 130
 

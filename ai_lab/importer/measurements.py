@@ -22,10 +22,10 @@ from ai_lab.database import Database
 from ai_lab.errors import SourceDamaged
 from ai_lab.importer.cleaning import Cleaner
 from ai_lab.importer.repository import ImportRepository
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.repository import HOUR, IMPORTED, MINUTE, HistoryRepository
-from ai_lab.telemetry.retention import DAY, Retention
-from ai_lab.telemetry.series import Series, series
+from ai_lab.telemetry.history.repository import HOUR, IMPORTED, MINUTE, HistoryRepository
+from ai_lab.telemetry.history.retention import DAY, Retention
+from ai_lab.telemetry.history.series import Series, series
+from ai_lab.telemetry.history.service import History
 
 KIND = "AI-Lab measurements"
 _NAME_LENGTH = 255

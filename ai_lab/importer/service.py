@@ -20,7 +20,7 @@ from ai_lab.importer.placement import DatabaseShelf, Place, Shelf, find_place
 from ai_lab.importer.records import Holds, Record, Source
 from ai_lab.importer.repository import ImportRepository
 from ai_lab.importer.survey import Survey, dated, fingerprinted, survey
-from ai_lab.telemetry.retention import Retention
+from ai_lab.telemetry.history.retention import Retention
 
 _BATCH_ROWS = 200
 _BATCH_CHARACTERS = 1_000_000

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ai_lab.telemetry.health import ComponentHealth, Health, HealthReport
-    from ai_lab.telemetry.instruments import Instruments
-    from ai_lab.telemetry.operations import Operations
+    from ai_lab.telemetry.operations.service import Operations
+    from ai_lab.telemetry.prometheus.instruments import Instruments
     from ai_lab.telemetry.schemas import SystemMetrics
     from ai_lab.telemetry.service import Telemetry
 
@@ -21,8 +21,8 @@ _HOMES = {
     "ComponentHealth": "health",
     "Health": "health",
     "HealthReport": "health",
-    "Instruments": "instruments",
-    "Operations": "operations",
+    "Instruments": "prometheus.instruments",
+    "Operations": "operations.service",
     "SystemMetrics": "schemas",
     "Telemetry": "service",
 }

@@ -22,7 +22,7 @@ from ai_lab.clock import monotonic_ms, now
 from ai_lab.database import Database
 from ai_lab.errors import LabError
 from ai_lab.providers import Providers
-from ai_lab.telemetry.sampler import Snapshot
+from ai_lab.telemetry.machine.sampler import Snapshot
 
 HealthStatus = Literal["healthy", "degraded", "unhealthy"]
 

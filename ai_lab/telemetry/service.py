@@ -14,20 +14,20 @@ from ai_lab.clock import now
 from ai_lab.database import Database, instances
 from ai_lab.errors import DatabaseUnavailable, MetricsUnavailable
 from ai_lab.settings import Settings
-from ai_lab.telemetry.exposition import Exposition
-from ai_lab.telemetry.gpu import GpuReader
 from ai_lab.telemetry.health import Health
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.host_collector import HostCollector
-from ai_lab.telemetry.instruments import Instruments
-from ai_lab.telemetry.monitor import subscribe, unsubscribe
-from ai_lab.telemetry.operation_store import OperationStore
-from ai_lab.telemetry.operations import Operations
-from ai_lab.telemetry.retention import Retention
-from ai_lab.telemetry.sampler import Sampler, Snapshot
+from ai_lab.telemetry.history.retention import Retention
+from ai_lab.telemetry.history.series import values_of
+from ai_lab.telemetry.history.service import History
+from ai_lab.telemetry.machine.gpu import GpuReader
+from ai_lab.telemetry.machine.sampler import Sampler, Snapshot
+from ai_lab.telemetry.operations.monitor import subscribe, unsubscribe
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.store import OperationStore
+from ai_lab.telemetry.operations.summary import PerformanceSummary, check_hours, summarize, system_figures
+from ai_lab.telemetry.prometheus.exposition import Exposition
+from ai_lab.telemetry.prometheus.host_collector import HostCollector
+from ai_lab.telemetry.prometheus.instruments import Instruments
 from ai_lab.telemetry.schemas import SystemMetrics
-from ai_lab.telemetry.series import values_of
-from ai_lab.telemetry.summary import PerformanceSummary, check_hours, summarize, system_figures
 
 #: One batch: what a kill may cost of samples and counts.
 BATCH_SECONDS = 30.0

@@ -12,8 +12,8 @@ from pydantic import StringConstraints
 from ai_lab.clock import now
 from ai_lab.shapes import PointInTime, ShortText
 from ai_lab.telemetry import SystemMetrics
-from ai_lab.telemetry.exposition import wants_exposition
-from ai_lab.telemetry.history_schemas import KnownMetric, MetricHistory
+from ai_lab.telemetry.history.schemas import KnownMetric, MetricHistory
+from ai_lab.telemetry.prometheus.exposition import wants_exposition
 from backend.deps import LabDep
 
 router = APIRouter(tags=["metrics"])

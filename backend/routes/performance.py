@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from ai_lab.telemetry.summary import PerformanceSummary
+from ai_lab.telemetry.operations.summary import PerformanceSummary
 from backend.deps import LabDep
 
 router = APIRouter(tags=["performance"])

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ai_lab.lab import Lab
 from ai_lab.settings import Settings
-from ai_lab.telemetry.instruments import Instruments
+from ai_lab.telemetry.prometheus.instruments import Instruments
 from backend.app import create_app
 from backend.measured import MeasuredRequests
 from backend.middleware import RequestContext

@@ -6,16 +6,7 @@ import json
 from typing import Any
 
 from ai_lab.clock import now
-from ai_lab.telemetry.schemas import (
-    CpuMetrics,
-    FilesystemMetrics,
-    GpuBackend,
-    GpuMetrics,
-    MemoryMetrics,
-    ProcessMetrics,
-    SystemMetrics,
-)
-from ai_lab.telemetry.summary_schemas import (
+from ai_lab.telemetry.operations.summary_schemas import (
     Durations,
     HttpFigures,
     LlmFigures,
@@ -25,6 +16,15 @@ from ai_lab.telemetry.summary_schemas import (
     SummaryWindow,
     SystemFigures,
     TokenCounts,
+)
+from ai_lab.telemetry.schemas import (
+    CpuMetrics,
+    FilesystemMetrics,
+    GpuBackend,
+    GpuMetrics,
+    MemoryMetrics,
+    ProcessMetrics,
+    SystemMetrics,
 )
 from tests.fakes.http_server import FakeServer, ReceivedRequest, Reply, json_reply
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a package that nothing else here needs
 
-from ai_lab.telemetry.families import HOST, OPERATIONS, PROCESS
+from ai_lab.telemetry.prometheus.families import HOST, OPERATIONS, PROCESS
 from tests.deploy.promql import TARGET_LABELS, Series, Vocabulary
 from tests.server import ROOT
 

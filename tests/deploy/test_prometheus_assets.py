@@ -11,8 +11,8 @@ import pytest
 from ai_lab import errors
 from ai_lab.errors import LabError
 from ai_lab.settings import setting_names
-from ai_lab.telemetry.families import FAMILIES
-from ai_lab.telemetry.nvml import _THROTTLE_REASONS as THROTTLE_REASONS
+from ai_lab.telemetry.machine.nvml import _THROTTLE_REASONS as THROTTLE_REASONS
+from ai_lab.telemetry.prometheus.families import FAMILIES
 from tests.deploy.assets import DASHBOARDS, PROMETHEUS, RULE_FILES, RULE_TESTS, read_yaml, rules, vocabulary
 from tests.deploy.promql import Series, Unsound, Vocabulary
 from tests.prometheus import needs_promtool, promtool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ai_lab.settings import setting_names
-from ai_lab.telemetry.families import FAMILIES, Family
+from ai_lab.telemetry.prometheus.families import FAMILIES, Family
 from tests.deploy.assets import DASHBOARDS, PROMETHEUS, rules
 from tests.server import ROOT
 

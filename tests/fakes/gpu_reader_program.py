@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from ai_lab.telemetry.gpu import THREAD_NAME, GpuReader
+from ai_lab.telemetry.machine.gpu import THREAD_NAME, GpuReader
 
 
 class Records(logging.Handler):

@@ -10,9 +10,9 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.history_schemas import MetricHistory
-from ai_lab.telemetry.retention import Retention
+from ai_lab.telemetry.history.retention import Retention
+from ai_lab.telemetry.history.schemas import MetricHistory
+from ai_lab.telemetry.history.service import History
 from tests.importer.import_lab import ImportLab
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ai_lab.telemetry.operations import Operations
+from ai_lab.telemetry.operations.service import Operations
 
 
 @dataclass

@@ -11,7 +11,7 @@ import sys
 from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
-from ai_lab.telemetry.history import History
+from ai_lab.telemetry.history.service import History
 from tests.telemetry.recorded import CPU, RETENTION, ROOT, moment
 
 BATCH = 6

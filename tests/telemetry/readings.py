@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ai_lab.telemetry.devices import DiskCounters, NetworkCounters
-from ai_lab.telemetry.host import HostReading, SlowReading
-from ai_lab.telemetry.processes import ProcessReading
+from ai_lab.telemetry.machine.devices import DiskCounters, NetworkCounters
+from ai_lab.telemetry.machine.host import HostReading, SlowReading
+from ai_lab.telemetry.machine.processes import ProcessReading
 
 GIB = 1024**3
 _BEGAN = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from ai_lab.database import Database
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.retention import Retention
-from ai_lab.telemetry.series import Series, series
+from ai_lab.telemetry.history.retention import Retention
+from ai_lab.telemetry.history.series import Series, series
+from ai_lab.telemetry.history.service import History
 from ai_lab.telemetry.tables import metric_rollups, metric_samples, metric_series
 
 CPU = series("cpu_usage_percent")

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 from ai_lab.clock import now
-from ai_lab.telemetry.rates import counters, derive
-from ai_lab.telemetry.sampler import Snapshot
+from ai_lab.telemetry.machine.rates import counters, derive
+from ai_lab.telemetry.machine.sampler import Snapshot
 from ai_lab.telemetry.schemas import GpuBackend, GpuMetrics, GpuStatus
 from tests.telemetry.readings import GIB, core, reading
 

@@ -9,9 +9,9 @@ from typing import Any
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from ai_lab.telemetry.exposition import Exposition
-from ai_lab.telemetry.operation_slot import Kind
-from ai_lab.telemetry.operations import Operations
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.slot import Kind
+from ai_lab.telemetry.prometheus.exposition import Exposition
 
 
 class Recorded(Operations):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ai_lab.telemetry.cgroup import ContainerCpu, ContainerMemory, ContainerReading, ControlGroups, pressure_seconds
+from ai_lab.telemetry.machine.cgroup import (
+    ContainerCpu,
+    ContainerMemory,
+    ContainerReading,
+    ControlGroups,
+    pressure_seconds,
+)
 from tests.telemetry.readings import GIB, tree
 
 _MEMBERSHIP = "proc/self/cgroup"
@@ -260,8 +266,8 @@ import json, os, subprocess, sys, time
 for folder in sys.argv[1:]:
     with open(folder + "/cgroup.procs", "w") as file:
         file.write(str(os.getpid()))
-from ai_lab.telemetry.host import HostReader
-from ai_lab.telemetry.rates import counters, derive
+from ai_lab.telemetry.machine.host import HostReader
+from ai_lab.telemetry.machine.rates import counters, derive
 from ai_lab.telemetry.schemas import GpuBackend
 burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
 reader = HostReader()

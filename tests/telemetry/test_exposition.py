@@ -12,12 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from ai_lab.logging import RequestIds, request_ids
-from ai_lab.telemetry.exposition import Exposition, wants_exposition
-from ai_lab.telemetry.families import DECLARED, FAMILIES
-from ai_lab.telemetry.host import Counters
-from ai_lab.telemetry.host_collector import HostCollector
-from ai_lab.telemetry.instruments import Instruments
-from ai_lab.telemetry.sampler import Snapshot, SourceStatus
+from ai_lab.telemetry.machine.host import Counters
+from ai_lab.telemetry.machine.sampler import Snapshot, SourceStatus
+from ai_lab.telemetry.prometheus.exposition import Exposition, wants_exposition
+from ai_lab.telemetry.prometheus.families import DECLARED, FAMILIES
+from ai_lab.telemetry.prometheus.host_collector import HostCollector
+from ai_lab.telemetry.prometheus.instruments import Instruments
 from ai_lab.telemetry.schemas import (
     CpuMetrics,
     FilesystemMetrics,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ai_lab.telemetry.gpu_processes import process_name
+from ai_lab.telemetry.machine.gpu_processes import process_name
 from ai_lab.telemetry.schemas import GpuProcess
 from tests.fakes.nvml import GIB, NO_SUCH_PID, TWO_GPUS, FakeNvml
 from tests.telemetry.gpu_expectations import expect_sound, values_of

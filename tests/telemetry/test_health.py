@@ -14,7 +14,7 @@ from ai_lab.database.setup import newest_revision
 from ai_lab.providers import Providers
 from ai_lab.settings import Settings
 from ai_lab.telemetry import ComponentHealth, Health, HealthReport
-from ai_lab.telemetry.sampler import Snapshot
+from ai_lab.telemetry.machine.sampler import Snapshot
 from tests.fakes.http_server import Reply
 from tests.fakes.ollama_server import OllamaServer
 from tests.server import free_port

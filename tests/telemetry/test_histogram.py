@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_lab.telemetry.histogram import QUANTILE_ERROR, DamagedCounts, DurationHistogram, pack
+from ai_lab.telemetry.operations.histogram import QUANTILE_ERROR, DamagedCounts, DurationHistogram, pack
 
 SHARES = (0.0, 0.01, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0)
 DURATIONS = st.floats(min_value=0, max_value=30 * 86400)

@@ -14,9 +14,9 @@ from sqlalchemy.engine import make_url
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
 from ai_lab.errors import DatabaseUnavailable
-from ai_lab.telemetry import history as history_module
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.series import Series, series
+from ai_lab.telemetry.history import service as history_module
+from ai_lab.telemetry.history.series import Series, series
+from ai_lab.telemetry.history.service import History
 from tests.telemetry.history_writer import BATCH
 from tests.telemetry.recorded import BEGIN_AT, CPU, HOME, ROOT, Recorded, assert_same, made_anew, moment
 

@@ -7,9 +7,9 @@ from sqlalchemy.engine import make_url
 from ai_lab.clock import now
 from ai_lab.database import Database
 from ai_lab.errors import InvalidRequest, MetricNotFound
-from ai_lab.telemetry.history import History
-from ai_lab.telemetry.history_schemas import MetricHistory
-from ai_lab.telemetry.repository import HistoryRepository
+from ai_lab.telemetry.history.repository import HistoryRepository
+from ai_lab.telemetry.history.schemas import MetricHistory
+from ai_lab.telemetry.history.service import History
 from tests.telemetry.recorded import BEGIN_AT, CPU, HOME, ROOT, Recorded, moment
 
 HOUR, DAY = 3600, 86400

@@ -10,11 +10,11 @@ from sqlalchemy.engine import make_url
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
 from ai_lab.settings import Settings
-from ai_lab.telemetry.history_query import known_metrics
-from ai_lab.telemetry.reading_repository import HistoryReader
-from ai_lab.telemetry.repository import HistoryRepository
-from ai_lab.telemetry.retention import POSTGRES_BYTES, SQLITE_BYTES, Retention
-from ai_lab.telemetry.series import UNITS, series, unit_of, values_of
+from ai_lab.telemetry.history.query import known_metrics
+from ai_lab.telemetry.history.reading_repository import HistoryReader
+from ai_lab.telemetry.history.repository import HistoryRepository
+from ai_lab.telemetry.history.retention import POSTGRES_BYTES, SQLITE_BYTES, Retention
+from ai_lab.telemetry.history.series import UNITS, series, unit_of, values_of
 from tests.telemetry.recorded import BEGIN_AT, CPU, Recorded, moment
 from tests.telemetry.samples import snapshot_of
 

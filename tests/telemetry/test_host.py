@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ai_lab.telemetry.devices import own_mountpoints, read_disks, read_filesystems
-from ai_lab.telemetry.host import HostReader, HostReading
-from ai_lab.telemetry.rates import derive
+from ai_lab.telemetry.machine.devices import own_mountpoints, read_disks, read_filesystems
+from ai_lab.telemetry.machine.host import HostReader, HostReading
+from ai_lab.telemetry.machine.rates import derive
 from ai_lab.telemetry.schemas import GpuBackend, SystemMetrics
 from tests.telemetry.readings import tree
 
@@ -124,8 +124,8 @@ for words in ("link add left type veth peer name right", "link set left up", "li
               "addr add 10.9.8.1/24 dev left", "neigh add 10.9.8.2 lladdr 02:00:00:00:00:02 dev left"):
     subprocess.run(["ip", *words.split()], check=True)
 from pathlib import Path
-from ai_lab.telemetry.host import HostReader
-from ai_lab.telemetry.rates import derive
+from ai_lab.telemetry.machine.host import HostReader
+from ai_lab.telemetry.machine.rates import derive
 from ai_lab.telemetry.schemas import GpuBackend
 reader = HostReader()
 earlier = reader.read()
@@ -274,7 +274,7 @@ _GARBLED = """
 import json, subprocess, sys
 if subprocess.run(["mount", "--bind", sys.argv[1], "/proc/diskstats"]).returncode:
     sys.exit("no mount")
-from ai_lab.telemetry.host import HostReader
+from ai_lab.telemetry.machine.host import HostReader
 reading = HostReader().read()
 print(json.dumps([reading.faults, list(reading.disks), len(reading.cpu_seconds), reading.memory_total_bytes]))
 """

@@ -12,7 +12,7 @@ from ai_lab.errors import ProviderTimeout, ProviderUnavailable, StreamBroken, Un
 from ai_lab.logging import RequestIds, request_ids
 from ai_lab.providers import ChatRequest, Chunk, Message, Providers, Usage
 from ai_lab.settings import Settings
-from ai_lab.telemetry.instruments import Instruments
+from ai_lab.telemetry.prometheus.instruments import Instruments
 from tests.telemetry.scrape import Recorded, samples_of
 
 Shown = dict[str, float]

@@ -12,10 +12,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from ai_lab.database import Database
-from ai_lab.telemetry.families import FAMILIES
-from ai_lab.telemetry.instruments import Instruments
-from ai_lab.telemetry.own_process import CountingHandler
-from ai_lab.telemetry.registry import MOST_LABEL_SETS
+from ai_lab.telemetry.prometheus.families import FAMILIES
+from ai_lab.telemetry.prometheus.instruments import Instruments
+from ai_lab.telemetry.prometheus.own_process import CountingHandler
+from ai_lab.telemetry.prometheus.registry import MOST_LABEL_SETS
 from tests.telemetry.scrape import Recorded, samples_of
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ai_lab.telemetry.monitor import monitor_performance, subscribe, unsubscribe
+from ai_lab.telemetry.operations.monitor import monitor_performance, subscribe, unsubscribe
 
 PAUSE_SECONDS = 0.05
 

@@ -10,11 +10,11 @@ from sqlalchemy import func, select, update
 from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
-from ai_lab.telemetry.operation_repository import TIERS, OperationRepository
-from ai_lab.telemetry.operation_slot import OperationSlot, merged
-from ai_lab.telemetry.operation_store import OperationStore
-from ai_lab.telemetry.operation_window import OperationWindow
-from ai_lab.telemetry.operations import Operations
+from ai_lab.telemetry.operations.repository import TIERS, OperationRepository
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.slot import OperationSlot, merged
+from ai_lab.telemetry.operations.store import OperationStore
+from ai_lab.telemetry.operations.window import OperationWindow
 from ai_lab.telemetry.tables import operation_slots
 from tests.telemetry.clocks import Clocks
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ai_lab.telemetry.histogram import DamagedCounts, DurationHistogram, pack
-from ai_lab.telemetry.operation_slot import MOST_NAMES, MOST_SLOWEST, OperationSlot, merged
-from ai_lab.telemetry.operations import Operations
+from ai_lab.telemetry.operations.histogram import DamagedCounts, DurationHistogram, pack
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.slot import MOST_NAMES, MOST_SLOWEST, OperationSlot, merged
 from tests.telemetry.clocks import Clocks
 
 

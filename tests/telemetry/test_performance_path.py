@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ai_lab.errors import InvalidRequest, UnsupportedFeature
 from ai_lab.performance import PerformanceMonitor, monitor_performance, performance_monitor
-from ai_lab.telemetry.families import FAMILIES
-from ai_lab.telemetry.local import LocalTelemetry
+from ai_lab.telemetry.operations.local import LocalTelemetry
+from ai_lab.telemetry.prometheus.families import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAT = {

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ai_lab.telemetry.cgroup import ContainerCpu, ContainerMemory, ContainerReading
-from ai_lab.telemetry.devices import DiskCounters, NetworkCounters
-from ai_lab.telemetry.host import HostReading
-from ai_lab.telemetry.rates import counters, derive, is_continuous
+from ai_lab.telemetry.machine.cgroup import ContainerCpu, ContainerMemory, ContainerReading
+from ai_lab.telemetry.machine.devices import DiskCounters, NetworkCounters
+from ai_lab.telemetry.machine.host import HostReading
+from ai_lab.telemetry.machine.rates import counters, derive, is_continuous
 from ai_lab.telemetry.schemas import GpuBackend, GpuMetrics, SystemMetrics
 from tests.telemetry.readings import GIB, core, process, reading
 

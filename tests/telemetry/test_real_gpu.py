@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ai_lab.telemetry.gpu import GpuReader
+from ai_lab.telemetry.machine.gpu import GpuReader
 from ai_lab.telemetry.schemas import GpuMetrics
 from tests.telemetry.gpu_expectations import expect_sound
 

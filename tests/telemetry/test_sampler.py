@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from ai_lab.clock import now
-from ai_lab.telemetry.sampler import Sampler, Snapshot, next_tick
+from ai_lab.telemetry.machine.sampler import Sampler, Snapshot, next_tick
 from ai_lab.telemetry.schemas import GpuBackend, GpuMetrics, GpuStatus
 
 
@@ -176,7 +176,7 @@ async def test_readings_that_fail_leave_the_sampler_alive(caplog: pytest.LogCapt
             raise OSError("the clock of a test is broken")
         return now()
 
-    with caplog.at_level(logging.WARNING, "ai_lab.telemetry.sampler"):
+    with caplog.at_level(logging.WARNING, "ai_lab.telemetry.machine.sampler"):
         async with _running(Sampler(interval_seconds=0.05, gpus=_Gpus(), wall_clock=clock)) as sampler:
             with pytest.raises(TimeoutError):
                 await sampler.first(0.4)

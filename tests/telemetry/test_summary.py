@@ -12,9 +12,9 @@ from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
 from ai_lab.errors import InvalidRequest, MetricNotFound
-from ai_lab.telemetry.operation_slot import Kind
-from ai_lab.telemetry.operation_store import OperationStore
-from ai_lab.telemetry.summary import PerformanceSummary, check_hours, summarize, system_figures
+from ai_lab.telemetry.operations.slot import Kind
+from ai_lab.telemetry.operations.store import OperationStore
+from ai_lab.telemetry.operations.summary import PerformanceSummary, check_hours, summarize, system_figures
 from tests.telemetry.clocks import Clocks
 
 HOUR = 3600

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from threading import RLock
 
 from ai_lab.clock import new_id
-from ai_lab.telemetry.operation_slot import MOST_NAMES, MOST_SLOWEST, OTHER, Kind, OperationSlot, SlowOperation, merged
+from ai_lab.telemetry.operations.slot import MOST_NAMES, MOST_SLOWEST, OTHER, Kind, OperationSlot, SlowOperation, merged
 
 SLOT_SECONDS = 10
 _MOST_CHARACTERS = 200

@@ -6,9 +6,9 @@ never a negative one, and a device that was not there before gives none either.
 
 from __future__ import annotations
 
-from ai_lab.telemetry.cgroup import ContainerCpu
-from ai_lab.telemetry.host import Counters, HostReading
-from ai_lab.telemetry.processes import ProcessReading
+from ai_lab.telemetry.machine.cgroup import ContainerCpu
+from ai_lab.telemetry.machine.host import Counters, HostReading
+from ai_lab.telemetry.machine.processes import ProcessReading
 from ai_lab.telemetry.schemas import (
     CpuMetrics,
     DiskMetrics,

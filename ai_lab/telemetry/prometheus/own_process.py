@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from ai_lab.telemetry.registry import Reading
+from ai_lab.telemetry.prometheus.registry import Reading
 
 
 class OwnProcess:

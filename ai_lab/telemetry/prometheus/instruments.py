@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ai_lab import __version__
 from ai_lab.logging import SlowOperations
-from ai_lab.telemetry.exemplars import current_trace_id
-from ai_lab.telemetry.families import DECLARED, PREFIX
-from ai_lab.telemetry.inference import Inference
-from ai_lab.telemetry.operations import Operations
-from ai_lab.telemetry.own_process import OwnProcess
-from ai_lab.telemetry.registry import OTHER, Reading, Registry
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.prometheus.exemplars import current_trace_id
+from ai_lab.telemetry.prometheus.families import DECLARED, PREFIX
+from ai_lab.telemetry.prometheus.inference import Inference
+from ai_lab.telemetry.prometheus.own_process import OwnProcess
+from ai_lab.telemetry.prometheus.registry import OTHER, Reading, Registry
 
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
-from ai_lab.telemetry.histogram import DamagedCounts, DurationHistogram, pack, unpack
+from ai_lab.telemetry.operations.histogram import DamagedCounts, DurationHistogram, pack, unpack
 
 Kind = Literal["http", "database", "provider", "function"]
 

@@ -16,8 +16,8 @@ from typing import TypeVar
 import psutil
 
 from ai_lab.clock import now
-from ai_lab.telemetry.cgroup import ContainerReading, ControlGroups, pressure_seconds
-from ai_lab.telemetry.devices import (
+from ai_lab.telemetry.machine.cgroup import ContainerReading, ControlGroups, pressure_seconds
+from ai_lab.telemetry.machine.devices import (
     DiskCounters,
     NetworkCounters,
     read_disks,
@@ -25,7 +25,7 @@ from ai_lab.telemetry.devices import (
     read_network,
     read_temperatures,
 )
-from ai_lab.telemetry.processes import Processes, ProcessReading
+from ai_lab.telemetry.machine.processes import Processes, ProcessReading
 from ai_lab.telemetry.schemas import FilesystemMetrics, TemperatureMetrics
 
 _Part = TypeVar("_Part")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ai_lab.telemetry.registry import Registry
+from ai_lab.telemetry.prometheus.registry import Registry
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"

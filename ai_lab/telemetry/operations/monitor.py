@@ -15,7 +15,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
-from ai_lab.telemetry.local import local
+from ai_lab.telemetry.operations.local import local
 
 P = ParamSpec("P")
 R = TypeVar("R")

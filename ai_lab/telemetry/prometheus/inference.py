@@ -17,9 +17,9 @@ from typing import Self, TypeVar
 from ai_lab.errors import LabError, RequestCancelled
 from ai_lab.logging import SlowOperations
 from ai_lab.providers import Chunk, Usage
-from ai_lab.telemetry.exemplars import current_trace_id
-from ai_lab.telemetry.operations import Operations
-from ai_lab.telemetry.registry import OTHER, Registry
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.prometheus.exemplars import current_trace_id
+from ai_lab.telemetry.prometheus.registry import OTHER, Registry
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, ColumnElement, Select, Subquery, func, litera
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.database.rows import every
-from ai_lab.telemetry.repository import HOUR, MINUTE, oldest_row
+from ai_lab.telemetry.history.repository import HOUR, MINUTE, oldest_row
 from ai_lab.telemetry.tables import metric_rollups, metric_samples, metric_series
 
 _FIGURES = ("count", "sum", "min", "max")

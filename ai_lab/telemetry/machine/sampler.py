@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ai_lab.clock import now
-from ai_lab.telemetry.host import READ_ERRORS, SLOW_SECONDS, Counters, HostReader, HostReading
-from ai_lab.telemetry.rates import counters, derive, is_continuous
+from ai_lab.telemetry.machine.host import READ_ERRORS, SLOW_SECONDS, Counters, HostReader, HostReading
+from ai_lab.telemetry.machine.rates import counters, derive, is_continuous
 from ai_lab.telemetry.schemas import GpuBackend, GpuMetrics, SystemMetrics
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ai_lab.telemetry.operation_slot import OperationSlot
+from ai_lab.telemetry.operations.slot import OperationSlot
 
 
 @dataclass(frozen=True)

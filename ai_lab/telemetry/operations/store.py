@@ -7,11 +7,11 @@ import itertools
 import logging
 
 from ai_lab.database import Database
-from ai_lab.telemetry.histogram import DamagedCounts
-from ai_lab.telemetry.operation_repository import TIERS, Key, OperationRepository, Row
-from ai_lab.telemetry.operation_slot import OperationSlot, merged
-from ai_lab.telemetry.operation_window import OperationWindow, put_together
-from ai_lab.telemetry.operations import Operations
+from ai_lab.telemetry.operations.histogram import DamagedCounts
+from ai_lab.telemetry.operations.repository import TIERS, Key, OperationRepository, Row
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.slot import OperationSlot, merged
+from ai_lab.telemetry.operations.window import OperationWindow, put_together
 
 _SHORT, _HOUR, _DAY = TIERS[0], TIERS[2], TIERS[3]
 _KEPT_SECONDS = {10: 48 * 3600, 300: 48 * 3600, 3600: 730 * 86400, 86400: 730 * 86400}

@@ -11,11 +11,11 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from ai_lab.errors import InvalidRequest
-from ai_lab.telemetry.operation_slot import OperationSlot
-from ai_lab.telemetry.operations import Operations
+from ai_lab.telemetry.operations.service import Operations
+from ai_lab.telemetry.operations.slot import OperationSlot
 
 if TYPE_CHECKING:
-    from ai_lab.telemetry.sampler import Snapshot, SourceStatus
+    from ai_lab.telemetry.machine.sampler import Snapshot, SourceStatus
 
 _SLOT_SECONDS = 60
 _SLOTS = 24 * 60
@@ -68,8 +68,8 @@ class LocalTelemetry:
         Raises:
             TimeoutError: it cannot be read.
         """
-        from ai_lab.telemetry.gpu import GpuReader  # noqa: PLC0415 - see above
-        from ai_lab.telemetry.sampler import Sampler  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.machine.gpu import GpuReader  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.machine.sampler import Sampler  # noqa: PLC0415 - see above
 
         sampler = Sampler(interval_seconds=60, gpus=GpuReader())
         await sampler.start()
@@ -88,8 +88,8 @@ class LocalTelemetry:
         Raises:
             InvalidRequest: no such window.
         """
-        from ai_lab.telemetry.operation_window import live_window  # noqa: PLC0415 - see above
-        from ai_lab.telemetry.summary import check_hours, summarize  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.operations.summary import check_hours, summarize  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.operations.window import live_window  # noqa: PLC0415 - see above
 
         check_hours(hours)
         snapshot = await self.sample()
@@ -103,9 +103,9 @@ class LocalTelemetry:
 
     def exposition(self) -> str:
         """Return the calls since the process began, and the last look at the machine, in Prometheus' text format."""
-        from ai_lab.telemetry.families import FAMILIES, PREFIX  # noqa: PLC0415 - see above
-        from ai_lab.telemetry.host_collector import HostCollector  # noqa: PLC0415 - see above
-        from ai_lab.telemetry.registry import Registry  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.prometheus.families import FAMILIES, PREFIX  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.prometheus.host_collector import HostCollector  # noqa: PLC0415 - see above
+        from ai_lab.telemetry.prometheus.registry import Registry  # noqa: PLC0415 - see above
 
         registry = Registry()
         calls, failures = registry.number("function_calls_total"), registry.number("function_failures_total")

@@ -7,11 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, cast
 
 from ai_lab.errors import InvalidRequest, MetricNotFound
-from ai_lab.telemetry.histogram import DurationHistogram
-from ai_lab.telemetry.operation_slot import PARTS, Kind, OperationSlot, Timing
-from ai_lab.telemetry.operation_window import OperationWindow
-from ai_lab.telemetry.schemas import SystemMetrics
-from ai_lab.telemetry.summary_schemas import (
+from ai_lab.telemetry.operations.histogram import DurationHistogram
+from ai_lab.telemetry.operations.slot import PARTS, Kind, OperationSlot, Timing
+from ai_lab.telemetry.operations.summary_schemas import (
     Durations,
     HttpFigures,
     LlmFigures,
@@ -26,6 +24,8 @@ from ai_lab.telemetry.summary_schemas import (
     TokenCounts,
     TokenRate,
 )
+from ai_lab.telemetry.operations.window import OperationWindow
+from ai_lab.telemetry.schemas import SystemMetrics
 
 __all__ = ["MOST_HOURS", "PerformanceSummary", "check_hours", "summarize", "system_figures"]
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from ai_lab.telemetry.families import PREFIX
-from ai_lab.telemetry.registry import OTHER, Reading
-from ai_lab.telemetry.sampler import Snapshot, SourceStatus
+from ai_lab.telemetry.machine.sampler import Snapshot, SourceStatus
+from ai_lab.telemetry.prometheus.families import PREFIX
+from ai_lab.telemetry.prometheus.registry import OTHER, Reading
 from ai_lab.telemetry.schemas import GpuMetrics, SystemMetrics
 
 _MEGA = 1e6

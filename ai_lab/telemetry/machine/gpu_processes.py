@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from ai_lab.telemetry.nvml_answers import Answers
+from ai_lab.telemetry.machine.nvml_answers import Answers
 from ai_lab.telemetry.schemas import GpuProcess
 
 _HOST_NAMESPACE = "pid:[4026531836]"  # a constant of Linux: the first namespace of processes

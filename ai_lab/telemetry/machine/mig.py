@@ -6,7 +6,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ai_lab.telemetry.nvml_answers import MEMORY, Answers, memory_calls
+from ai_lab.telemetry.machine.nvml_answers import MEMORY, Answers, memory_calls
 from ai_lab.telemetry.schemas import MigInstance
 
 

@@ -16,12 +16,12 @@ from datetime import datetime
 from ai_lab.clock import as_utc
 from ai_lab.database import Database
 from ai_lab.errors import DatabaseUnavailable
-from ai_lab.telemetry.history_query import answer, known_metrics
-from ai_lab.telemetry.history_schemas import KnownMetric, MetricHistory
-from ai_lab.telemetry.reading_repository import HistoryReader
-from ai_lab.telemetry.repository import HOUR, MINUTE, HistoryRepository
-from ai_lab.telemetry.retention import DAY, Retention
-from ai_lab.telemetry.series import Series
+from ai_lab.telemetry.history.query import answer, known_metrics
+from ai_lab.telemetry.history.reading_repository import HistoryReader
+from ai_lab.telemetry.history.repository import HOUR, MINUTE, HistoryRepository
+from ai_lab.telemetry.history.retention import DAY, Retention
+from ai_lab.telemetry.history.schemas import KnownMetric, MetricHistory
+from ai_lab.telemetry.history.series import Series
 
 _log = logging.getLogger(__name__)
 MOST_SERIES = 120

@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.database.rows import insert_into
-from ai_lab.telemetry.series import Series, unit_of
+from ai_lab.telemetry.history.series import Series, unit_of
 from ai_lab.telemetry.tables import metric_rollups, metric_samples, metric_series
 
 MINUTE, HOUR = 60, 3600

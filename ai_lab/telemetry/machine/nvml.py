@@ -11,9 +11,9 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ai_lab.telemetry.gpu_processes import read_processes
-from ai_lab.telemetry.mig import Slices
-from ai_lab.telemetry.nvml_answers import DRIVER_GONE, MEMORY, Answers, memory_calls, reason
+from ai_lab.telemetry.machine.gpu_processes import read_processes
+from ai_lab.telemetry.machine.mig import Slices
+from ai_lab.telemetry.machine.nvml_answers import DRIVER_GONE, MEMORY, Answers, memory_calls, reason
 from ai_lab.telemetry.schemas import GpuMetrics
 
 _CARRY_SECONDS = 60.0

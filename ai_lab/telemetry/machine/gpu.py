@@ -12,9 +12,9 @@ from importlib import import_module
 from queue import SimpleQueue
 from types import ModuleType
 
-from ai_lab.telemetry.host import READ_ERRORS
-from ai_lab.telemetry.nvml import Device
-from ai_lab.telemetry.nvml_answers import Answers, reason
+from ai_lab.telemetry.machine.host import READ_ERRORS
+from ai_lab.telemetry.machine.nvml import Device
+from ai_lab.telemetry.machine.nvml_answers import Answers, reason
 from ai_lab.telemetry.schemas import GpuBackend, GpuMetrics, GpuStatus
 
 _log = logging.getLogger(__name__)

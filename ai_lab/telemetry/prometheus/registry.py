@@ -14,7 +14,7 @@ from itertools import pairwise
 from threading import RLock
 from typing import Generic, TypeVar
 
-from ai_lab.telemetry.families import FAMILIES, PREFIX, Family
+from ai_lab.telemetry.prometheus.families import FAMILIES, PREFIX, Family
 
 OTHER = "other"
 #: A histogram has some twenty lines per label set.

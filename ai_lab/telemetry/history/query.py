@@ -12,10 +12,10 @@ from typing import Any
 
 from ai_lab.clock import as_utc, now
 from ai_lab.errors import InvalidRequest, MetricNotFound
-from ai_lab.telemetry.history_schemas import HistorySeries, KnownMetric, MetricHistory
-from ai_lab.telemetry.reading_repository import Asked, HistoryReader, Step
-from ai_lab.telemetry.repository import HOUR, MINUTE
-from ai_lab.telemetry.series import UNITS, unit_of
+from ai_lab.telemetry.history.reading_repository import Asked, HistoryReader, Step
+from ai_lab.telemetry.history.repository import HOUR, MINUTE
+from ai_lab.telemetry.history.schemas import HistorySeries, KnownMetric, MetricHistory
+from ai_lab.telemetry.history.series import UNITS, unit_of
 
 MOST_POINTS = 5000
 #: The coarsest level that gives this many points answers, so that a question reads some thousand rows at most.

@@ -1,0 +1,1 @@
+"""What Prometheus sees: families, a registry of our own, and the instruments that feed it."""
