@@ -22,4 +22,4 @@ step ruff format --check .
 step ruff check .
 step mypy
 step lint-imports
-step python -m pytest "$@"
+step python -m pytest -n 2 --dist loadfile "$@"

@@ -79,6 +79,7 @@ class Lab:
                 settings.data_path(),
                 newest_revision=setup.newest,
                 latest=telemetry.latest if telemetry.is_sampling else None,
+                behind_seconds=telemetry.behind_seconds,
                 interval_seconds=settings.metrics_interval_seconds,
             )
             closing.push_async_callback(telemetry.close)

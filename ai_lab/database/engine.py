@@ -11,7 +11,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,11 @@ class Database:
                 size = await db.exec_driver_sql("SELECT pg_database_size(current_database())")
                 return {"db": int(size.scalar_one())}
         file = Path(self.url.database or "")
-        sizes = {"db": file, "wal": file.with_name(f"{file.name}-wal")}
-        return {name: path.stat().st_size for name, path in sizes.items() if path.exists()}
+        sizes = {}
+        for name, path in {"db": file, "wal": file.with_name(f"{file.name}-wal")}.items():
+            with suppress(FileNotFoundError):  # the log comes and goes
+                sizes[name] = path.stat().st_size
+        return sizes
 
     def connections_in_use(self) -> int:
         """Return how many pooled connections are out at this moment."""

@@ -7,6 +7,7 @@ that something is missing or running short while the rest goes on.
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sqlite3
 import time
@@ -34,7 +35,13 @@ _HOT_GPU_CELSIUS = 90.0
 #: SQLite 3.7.0 to 3.51.2 can damage a database when two connections checkpoint at the same instant; AI Lab has one
 #: writer, which leaves an outside program as the only second one.
 _SAFE_SQLITE = (3, 51, 3)
+#: Three batches without success.
+_LATE_SECONDS = 100.0
+_OTHER_REMEDY = "The log has the details."
 _DATABASE_REMEDY = "See that the database runs and that its disk has room and may be written."
+
+
+logger = logging.getLogger(__name__)
 
 
 class ComponentHealth(BaseModel):
@@ -76,6 +83,7 @@ class Health:
     Args:
         newest_revision: of the migrations that this program has.
         latest: the newest sample of the machine; None as a whole where sampling is switched off.
+        behind_seconds: how long ago samples and counts were last kept in the database.
         interval_seconds: time between two samples.
     """
 
@@ -87,6 +95,7 @@ class Health:
         *,
         newest_revision: str,
         latest: Callable[[], Snapshot | None] | None = None,
+        behind_seconds: Callable[[], float] = lambda: 0.0,
         interval_seconds: float = 5.0,
     ) -> None:
         self._database = database
@@ -94,6 +103,8 @@ class Health:
         self._data_dir = data_dir
         self._newest_revision = newest_revision
         self._latest = latest
+        self._behind_seconds = behind_seconds
+        self._looking_at_disk: asyncio.Future[int] | None = None
         self._interval_seconds = interval_seconds
         self._turn = asyncio.Lock()
         self._kept: tuple[float, HealthReport] | None = None
@@ -143,15 +154,27 @@ class Health:
         return [_Seen("sqlite_library", "healthy", detail, remedy=remedy)]
 
     async def _check_disk(self) -> list[_Seen]:
-        folder = next(folder for folder in (self._data_dir, *self._data_dir.parents) if folder.exists())
-        free = (await asyncio.to_thread(shutil.disk_usage, folder)).free
+        # A network disk can hang for good: one thread waits for it, however often we are asked.
+        if self._looking_at_disk is None or self._looking_at_disk.done():
+            self._looking_at_disk = asyncio.ensure_future(asyncio.to_thread(_free_bytes, self._data_dir))
+        free = await asyncio.shield(self._looking_at_disk)
         detail = f"{free / 1024**3:.1f} GiB free at {self._data_dir}"
         if free >= _LOW_DISK_BYTES:
             return [_Seen("disk", "healthy", detail, free, "bytes")]
         return [_Seen("disk", "degraded", detail, free, "bytes", "Free some space: at 0 nothing can be saved.")]
 
     async def _check_machine(self) -> list[_Seen]:
-        """Look at the newest sample; nothing is measured here."""
+        """Look at the newest sample and at how it is kept; nothing is measured here."""
+        return [self._check_history(), *self._check_sample()]
+
+    def _check_history(self) -> _Seen:
+        behind = round(self._behind_seconds(), 1)
+        if behind <= _LATE_SECONDS:
+            return _Seen("history", "healthy", "samples and counts are kept", behind, "s")
+        remedy = "The log says why. They wait in memory for the database, the oldest are lost after an hour."
+        return _Seen("history", "degraded", f"nothing was kept for {behind:.0f} s", behind, "s", remedy)
+
+    def _check_sample(self) -> list[_Seen]:
         if self._latest is None:
             return [_Seen("sampler", "healthy", "switched off by ENABLE_METRICS")]
         snapshot = self._latest()
@@ -192,6 +215,11 @@ class Health:
         return seen
 
 
+def _free_bytes(path: Path) -> int:
+    folder = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(folder).free
+
+
 async def _checked(
     name: str, if_failing: HealthStatus, check: Callable[[], Awaitable[list[_Seen]]]
 ) -> list[ComponentHealth]:
@@ -205,8 +233,9 @@ async def _checked(
         seen = [_Seen(name, if_failing, error.detail, remedy=remedy)]
     except TimeoutError:
         seen = [_Seen(name, if_failing, f"no answer in {LIMIT_SECONDS + 0.5:g} s", remedy=remedy)]
-    except OSError as error:
-        seen = [_Seen(name, if_failing, str(error.strerror), remedy="See that the data directory can be read.")]
+    except Exception as error:  # a probe that fails is a finding; it must not fail the answer
+        logger.warning("the health check of the %s failed", name, exc_info=error)
+        seen = [_Seen(name, if_failing, f"the check failed: {type(error).__name__}", remedy=remedy or _OTHER_REMEDY)]
     moment, took_ms = now(), round(monotonic_ms() - started_ms, 2)
     return [
         ComponentHealth(

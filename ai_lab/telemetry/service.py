@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -31,7 +32,7 @@ from ai_lab.telemetry.schemas import SystemMetrics
 
 #: One batch: what a kill may cost of samples and counts.
 BATCH_SECONDS = 30.0
-_PURGE_EVERY = 20  # batches: ten minutes
+_PURGE_SECONDS = 600.0
 _LAG_LOOK_SECONDS = 0.5
 _LAG_LOOKS = 30  # so that a scrape every 15 s misses no delay
 
@@ -70,7 +71,9 @@ class Telemetry:
             )
         instruments.database_connections(database.connections_in_use)
         self._remembers = False
-        self._is_out_of_reach = False
+        self._failing: set[str] = set()
+        self._kept_at = time.monotonic()
+        self._purge_at = time.monotonic() + BATCH_SECONDS
         self._started = time.monotonic()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -99,6 +102,10 @@ class Telemetry:
     def latest(self) -> Snapshot | None:
         """Return the newest sample; None before the first, or where sampling is switched off."""
         return self._sampler.latest() if self._sampler else None
+
+    def behind_seconds(self) -> float:
+        """Return how long ago samples and counts were last kept; more than some batches mean that they cannot be."""
+        return time.monotonic() - self._kept_at
 
     @property
     def is_sampling(self) -> bool:
@@ -148,27 +155,45 @@ class Telemetry:
             self.history.add(snapshot.taken_at, values_of(snapshot.metrics))
 
     async def _keep_up(self, health: Health) -> None:
-        batches = 0
         while True:
-            try:
-                async with self._database.reading() as db:
-                    self._remembers = await instances.is_first_on_host(db, self._instance_id)
-                await self._store.flush()
-                await self.history.roll_up(now())
-                if batches % _PURGE_EVERY == 1:
-                    await self._store.roll_up(time.time())
-                    await self.history.purge(now())
-                    await self._store.purge(time.time())
-                self.instruments.database_size(await self._database.size_bytes())
-                self._is_out_of_reach = False
-            except DatabaseUnavailable as error:
-                if not self._is_out_of_reach:
-                    logger.warning("samples and counts wait for the database: %s", error.detail)
-                self._is_out_of_reach = True
-            report = await health.report()
-            self.instruments.health({one.component: one.status for one in report.components})
-            batches += 1
+            for work in (self._keep_batch, self._purge_if_due, lambda: self._look_at(health)):
+                await self._supervised(work)
             await asyncio.sleep(BATCH_SECONDS)
+
+    async def _supervised(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one piece of work; whatever stops it is said once, and the next round tries again."""
+        try:
+            await work()
+        except DatabaseUnavailable as error:
+            if not self._failing:
+                logger.warning("samples and counts wait for the database: %s", error.detail)
+            self._failing.add(error.code)
+        except Exception as error:  # nothing else would restart this task
+            if type(error).__name__ not in self._failing:
+                logger.error("telemetry could not keep up; it tries again", exc_info=error)  # noqa: TRY400 - not always
+            self._failing.add(type(error).__name__)
+
+    async def _keep_batch(self) -> None:
+        async with self._database.reading() as db:
+            self._remembers = await instances.is_first_on_host(db, self._instance_id)
+        await self._store.flush()
+        await self.history.roll_up(now())
+        self.instruments.database_size(await self._database.size_bytes())
+        self._failing.clear()
+        self._kept_at = time.monotonic()
+
+    async def _purge_if_due(self) -> None:
+        """Also where nothing more can be written: what is deleted may be what a full disk lacks."""
+        if time.monotonic() < self._purge_at:
+            return
+        self._purge_at = time.monotonic() + _PURGE_SECONDS
+        await self._store.roll_up(time.time())
+        await self.history.purge(now())
+        await self._store.purge(time.time())
+
+    async def _look_at(self, health: Health) -> None:
+        report = await health.report()
+        self.instruments.health({one.component: one.status for one in report.components})
 
     async def _watch_loop(self) -> None:
         """Measure how late the event loop comes back to something that should have run at once."""

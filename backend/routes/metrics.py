@@ -56,7 +56,7 @@ async def series(lab: LabDep) -> list[KnownMetric]:
 async def history(
     lab: LabDep,
     *,
-    metric: Annotated[ShortText, Query(description="Name as in /metrics/series.")],
+    metric: Annotated[ShortText, Query(min_length=1, description="Name as in /metrics/series.")],
     start: Annotated[PointInTime | None, Query(alias="from", description="Default: an hour before `to`.")] = None,
     end: Annotated[PointInTime | None, Query(alias="to", description="Default: now.")] = None,
     step: Annotated[int | None, Query(ge=1, le=_YEAR_SECONDS, description="Seconds; default: fits the range.")] = None,

@@ -144,8 +144,8 @@ async def test_health_keeps_the_names_of_earlier_clients(client: httpx.AsyncClie
     assert (await client.get("/health/live")).json() == {"status": "alive"}
 
 
-async def test_metrics_can_be_switched_off(migrated_file: Path, tmp_path: Path) -> None:
-    settings = _settings(f"sqlite+aiosqlite:///{migrated_file}", tmp_path, enable_metrics=False)
+async def test_metrics_can_be_switched_off(database_url: str, tmp_path: Path) -> None:
+    settings = _settings(database_url, tmp_path, enable_metrics=False)
     async with serve_lab(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         answer = await client.get("/metrics")
         assert (answer.status_code, answer.json()["code"]) == (503, "metrics_unavailable")

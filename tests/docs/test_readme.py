@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def _run(server: ServerProcess, command: list[str], text: str) -> str:
-    names = environment(server.data_dir) | {"PYTHONPATH": str(ROOT)}
+    names = environment(server.data_dir) | {"PYTHONPATH": str(ROOT), "API_PORT": str(server.port)}
     names["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{names['PATH']}"
     result = subprocess.run(
         [*command, text.replace("8001", str(server.port))],
@@ -48,7 +48,7 @@ def test_there_is_something_to_run() -> None:
 
 
 def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProcess) -> None:
-    first, importing = SHELL
+    first, importing, measured = SHELL
     output = _run(server, ["sh", "-e", "-c"], first.replace("curl ", "curl --fail --silent --show-error "))
     assert '"status":"success"' in output
     assert "event: message.done" in output
@@ -59,6 +59,11 @@ def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProces
         '[{"role": "User", "content": "kept", "timestamp": "2024-01-01"}]'
     )
     assert "old" in _run(server, ["sh", "-e", "-c"], importing.replace("migrate_json", f"{ROOT}/migrate_json"))
+    # The launcher looks for the environment of start.sh; the command is the same in that of the tests.
+    measured = re.sub(r"\./ai-lab (\w+)", lambda name: f"{sys.executable} -P -m ai_lab.cli {name[1]}", measured)
+    output = _run(server, ["sh", "-e", "-c"], measured.replace("curl ", "curl --fail --silent --show-error "))
+    for shown in ("healthy", "CPU", '"cpu_usage_percent"', '"series"', '"by_route"', '"component":"database"'):
+        assert shown in output
 
 
 @pytest.mark.parametrize("program", PYTHON, ids=range(len(PYTHON)))

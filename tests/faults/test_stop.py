@@ -7,7 +7,7 @@ import json
 import signal
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.server import ServerProcess
 
 _LIMIT_SECONDS = 12
 _EMBEDDED = "embedded/SmolLM2-135M-Instruct.Q4_1"
-_STREAMS = ("hanging/tiny",) * 7 + (_EMBEDDED,) * 3  # the third one of the engine waits for a seat
+_STREAMS = ("hanging/tiny",) * 7 + (_EMBEDDED,) * 3  # one of the engine's waits for a seat
 
 
 @pytest.fixture
@@ -45,6 +45,11 @@ class _Reader:
         self.has_begun = asyncio.Event()
         self.reading = asyncio.create_task(self._read(url, path, body))
 
+    def when_begun(self, call: Callable[[], None]) -> None:
+        """Call once the first event is there, which may be at once."""
+        waiting = asyncio.ensure_future(self.has_begun.wait())
+        waiting.add_done_callback(lambda _: call())
+
     @property
     def text(self) -> str:
         return "".join(event.data["delta"] for event in self.events if event.name == "message.delta")
@@ -67,8 +72,13 @@ async def test_open_answers_are_ended_and_kept(with_model: ServerProcess, number
         {"model": "hanging/tiny", "stream": True, "messages": [{"role": "user", "content": "Tell me a story."}]},
     )
     whole = asyncio.create_task(_ask_whole(server.url))
-    begun = [*readers[:-1], stateless]
-    await asyncio.wait_for(asyncio.gather(*(reader.has_begun.wait() for reader in begun)), timeout=60)
+    hanging, embedded = [*readers[:7], stateless], readers[7:]
+    await asyncio.wait_for(asyncio.gather(*(reader.has_begun.wait() for reader in hanging)), timeout=60)
+    seated = asyncio.Semaphore(0)  # whichever two of the three came first
+    for reader in embedded:
+        reader.when_begun(seated.release)
+    for _ in range(2):
+        await asyncio.wait_for(seated.acquire(), timeout=60)
     await asyncio.sleep(0.3)  # and goes on being made
     engine = server.children()
 

@@ -23,13 +23,25 @@ from tests.telemetry.samples import snapshot_of
 
 @asynccontextmanager
 async def _health(
-    url: str, tmp_path: Path, *, ollama: str = "http://127.0.0.1:9", snapshot: Snapshot | None = None
+    url: str,
+    tmp_path: Path,
+    *,
+    ollama: str = "http://127.0.0.1:9",
+    snapshot: Snapshot | None = None,
+    behind_seconds: float = 0.0,
 ) -> AsyncIterator[Health]:
     settings = Settings(data_dir=tmp_path, ollama_host=ollama, database_url=None)
     database, providers = Database(make_url(url)), Providers(settings)
     latest = (lambda: snapshot) if snapshot else None
     try:
-        yield Health(database, providers, tmp_path, newest_revision=newest_revision(), latest=latest)
+        yield Health(
+            database,
+            providers,
+            tmp_path,
+            newest_revision=newest_revision(),
+            latest=latest,
+            behind_seconds=lambda: behind_seconds,
+        )
     finally:
         await providers.close()
         await database.close()
@@ -126,3 +138,23 @@ async def test_sampling_that_is_switched_off_is_no_fault(migrated_file: Path, tm
         report = await health.report()
     assert _of(report, "sampler").detail == "switched off by ENABLE_METRICS"
     assert report.status == "healthy"
+
+
+async def test_a_database_without_its_tables_is_a_finding_and_no_error(database_url: str, tmp_path: Path) -> None:
+    database = Database(make_url(database_url))
+    async with database.transaction() as db:
+        await db.exec_driver_sql("DROP TABLE alembic_version")
+    await database.close()
+    async with _health(database_url, tmp_path) as health:
+        found = await health.database()
+        assert (await health.report()).status == "unhealthy"
+    assert found.status == "unhealthy"
+    assert found.remedy
+
+
+async def test_samples_that_are_not_kept_degrade(migrated_file: Path, tmp_path: Path) -> None:
+    url, behind = f"sqlite+aiosqlite:///{migrated_file}", 300.0
+    async with _health(url, tmp_path, snapshot=snapshot_of(), behind_seconds=behind) as health:
+        report = await health.report()
+    assert (report.status, _of(report, "history").status) == ("degraded", "degraded")
+    assert _of(report, "history").remedy
