@@ -84,7 +84,7 @@ class Lab:
             )
             closing.push_async_callback(telemetry.close)
             await telemetry.start(health)
-            chat = Chat(conversations, providers, instance_id)
+            chat = Chat(conversations, providers, instance_id, instruments.chat_turn)
             upkeep = asyncio.create_task(_keep_up(database, conversations, instance_id))
             closing.push_async_callback(_end, upkeep)
             closing.push_async_callback(chat.close)

@@ -40,7 +40,10 @@ class PerformanceMonitor:
         return monitor_performance(name)
 
     async def collect_system_metrics(self) -> dict[str, float | None]:
-        """Look at the machine for a quarter of a second and return its figures; None is what it does not tell."""
+        """Look at the machine and return its figures; None is what it does not tell.
+
+        It takes a quarter of a second, or some more where the GPU's driver has to wake up.
+        """
         snapshot = await self._telemetry.sample()
         return snapshot.metrics.model_dump(include=set(_FLAT))
 
@@ -49,7 +52,7 @@ class PerformanceMonitor:
 
         Args:
             name: up to 500 different ones.
-            value: a number.
+            value: a finite number.
             session_id: accepted from earlier programs; figures are kept by name alone.
         """
         self._telemetry.value(name, value)

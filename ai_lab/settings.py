@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     history_max_mb: int = _setting(
         "AI_LAB_HISTORY_MAX_MB",
         50,
-        "Room for a month of history (MiB); minutes go earlier where it would be more.",
+        "Room for a month of history (MB); minutes go earlier where it would be more.",
         ge=10,
     )
 

@@ -24,7 +24,7 @@ _TRACEPARENT = re.compile(
     r"|(?!00)[0-9a-f]{2}-(?P<later_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)"
 )
 #: Asked every few seconds by other programs.
-_PROBES = ("/health", "/metrics", "/performance")
+_PROBES = {"health", "metrics", "performance"}
 _SERVER_ERRORS = 500
 #: Take long by their nature; what is slow about them is told by the model's first token.
 _MODEL_ANSWERS = {"POST /chat", "POST /v1/chat/completions", "POST /v1/embeddings"}
@@ -108,8 +108,10 @@ def _ids_of(scope: Scope) -> RequestIds:
 
 def _log(scope: Scope, status: int, seconds: float, sent: int) -> None:
     path = scope["raw_path"].decode("latin-1")  # as it was sent, and without the query: that may hold secrets
-    level = logging.WARNING if status >= _SERVER_ERRORS else logging.INFO
-    if path.startswith(_PROBES):
+    level = logging.INFO
+    if status >= _SERVER_ERRORS:
+        level = logging.WARNING
+    elif path.split("/", 2)[1] in _PROBES:
         level = logging.DEBUG
     if logger.isEnabledFor(level):
         client = scope.get("client")

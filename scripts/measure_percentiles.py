@@ -16,14 +16,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
-from ai_lab.telemetry.operations.repository import OperationRepository
+from ai_lab.telemetry.operations.repository import TIERS, OperationRepository
 from ai_lab.telemetry.operations.service import Operations
 from ai_lab.telemetry.operations.slot import Kind, OperationSlot
-from ai_lab.telemetry.operations.store import OperationStore
+from ai_lab.telemetry.operations.store import KEPT_SECONDS, OperationStore
 from ai_lab.telemetry.operations.summary import PerformanceSummary, summarize
 from scripts.measurement import Row, at_most, percentile, report, spread
 
@@ -33,6 +34,9 @@ _ERROR_PERCENT = 2.0
 _RECORD_US = 3.0
 _SUMMARY_MS = 100.0
 _ROUNDS = 9
+_STORED_MB = 10.0
+#: A busy server over a month: this many operations, each called so often in every ten seconds.
+_STORED_NAMES, _STORED_CALLS = 40, 5
 
 DISTRIBUTIONS: dict[str, Callable[[], float]] = {
     "lognormal": lambda: _CHANCE.lognormvariate(-4, 1.5),
@@ -73,13 +77,14 @@ def main() -> int:
     notes = [
         f"percentiles: {options.values} durations of {len(DISTRIBUTIONS)} distributions over 26 h, exact by sorting",
         f"full slots: {len(OPERATIONS)} operations, {_CALLS} calls of each in every ten seconds, for {options.days} d",
+        f"busy month: {_STORED_NAMES} operations, {_STORED_CALLS} calls of each in every ten seconds",
         f"peak memory of this program: {memory:.0f} MiB",
     ]
     return report("operations: percentiles, cost of recording, time of a summary", rows, notes)
 
 
 async def _measure(options: argparse.Namespace, folder: str) -> list[Row]:
-    rows = [_cost_of_recording()]
+    rows = [_cost_of_recording(), await _room_of_a_month(folder)]
     for name, work in (("percentiles", _percentiles), ("full", _full_slots)):
         address = options.database_url or f"sqlite+aiosqlite:///{Path(folder) / name}.sqlite"
         url = make_url(address)
@@ -147,15 +152,15 @@ def _compared(summary: PerformanceSummary, recorded: dict[str, list[tuple[float,
 
 
 async def _full_slots(database: Database, options: argparse.Namespace) -> list[Row]:
-    """Store what a busy server leaves: hours for a month, slots of ten seconds for two days; then ask."""
+    """Store what a very busy server leaves, not yet purged: hours for a month, ten seconds for two days; then ask."""
     end = int(time.time()) // _DAY * _DAY - _DAY + 50_001
     await _store(
         database,
         3600,
         range((end - options.days * _DAY) // _HOUR * _HOUR, (end - 2 * _DAY) // _HOUR * _HOUR, _HOUR),
-        360,
+        _full_slots_of(3600, 25),  # more calls change little, and drawing them would take an hour
     )
-    await _store(database, 10, range((end - 2 * _DAY) // _HOUR * _HOUR, end // 10 * 10, 10), 1)
+    await _store(database, 10, range((end - 2 * _DAY) // _HOUR * _HOUR, end // 10 * 10, 10), _full_slots_of(10, 1))
     store = OperationStore(Operations(clock=_Clock(end), monotonic=_Clock(0.0)), database)
     began = time.perf_counter()
     await store.roll_up(end)
@@ -172,9 +177,35 @@ async def _full_slots(database: Database, options: argparse.Namespace) -> list[R
     return rows
 
 
-async def _store(database: Database, tier: int, starts: range, times: int) -> None:
-    """Store slots of one of twenty patterns each; drawing every one anew would take an hour."""
-    patterns = [_full_slot(tier, times).encode() for _ in range(20)]
+async def _room_of_a_month(folder: str) -> Row:
+    """Store what the purge leaves of a busy month in an SQLite file of its own, and see by how much it grows."""
+    url = make_url(f"sqlite+aiosqlite:///{Path(folder) / 'month'}.sqlite")
+    await prepare_database(url)
+    database = Database(url)
+
+    async def size() -> int:
+        async with database.reading() as db:
+            pages = text("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+            return int((await db.execute(pages)).scalar_one())
+
+    try:
+        before, end = await size(), int(time.time()) // _DAY * _DAY
+        for tier, kept_seconds in KEPT_SECONDS.items():
+            starts = range(end - min(kept_seconds, 30 * _DAY), end, tier)
+            calls = _STORED_CALLS * tier // TIERS[0]
+            await _store(database, tier, starts, [_slot(tier, calls, OPERATIONS[:_STORED_NAMES]) for _ in range(3)])
+        return at_most("room of a busy month on SQLite", (await size() - before) / 1e6, _STORED_MB, "MB", 1)
+    finally:
+        await database.close()
+
+
+def _full_slots_of(tier: int, times: int) -> list[OperationSlot]:
+    return [_slot(tier, _CALLS * times, OPERATIONS) for _ in range(20)]
+
+
+async def _store(database: Database, tier: int, starts: range, slots: list[OperationSlot]) -> None:
+    """Store one of a few slots for each start; drawing every one anew would take an hour."""
+    patterns = [slot.encode() for slot in slots]
     for first in range(0, len(starts), 500):
         rows = [
             {"tier": tier, "start": start, "writer_id": "server", "counts": _CHANCE.choice(patterns)}
@@ -184,11 +215,11 @@ async def _store(database: Database, tier: int, starts: range, times: int) -> No
             await OperationRepository(db).add(rows)
 
 
-def _full_slot(tier: int, times: int) -> OperationSlot:
+def _slot(tier: int, calls: int, names: list[tuple[Kind, str]]) -> OperationSlot:
     slot = OperationSlot()
-    for number, (kind, name) in enumerate(OPERATIONS):
+    for number, (kind, name) in enumerate(names):
         timing = slot.timing(kind, name)
-        for _ in range(_CALLS * min(times, 25)):
+        for _ in range(calls):
             timing.durations.record(_CHANCE.lognormvariate(-6 + number / 10, 0.7))
     slot.covered_seconds = float(tier)
     return slot

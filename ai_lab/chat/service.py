@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 from uuid import UUID, uuid5
@@ -28,7 +28,14 @@ _STOP_SECONDS = 5.0
 class Chat:
     """Runs turns, each in a task of its own, and ends them in order when the lab closes."""
 
-    def __init__(self, conversations: Conversations, providers: Providers, writer_id: str) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        providers: Providers,
+        writer_id: str,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._observe = observe
         self._conversations = conversations
         self._providers = providers
         self._writer_id = writer_id
@@ -113,7 +120,7 @@ class Chat:
         def chunks(turn: Turn) -> AsyncGenerator[Chunk, None]:
             return _ask(turn, model, new, rows, tokens)
 
-        turn = Turn(self._conversations, opened, chunks, [])
+        turn = Turn(self._conversations, opened, chunks, [], self._observe)
         task = asyncio.create_task(turn.run())
         self._running[turn] = task
         task.add_done_callback(lambda task: self._ended(turn, task))

@@ -31,6 +31,7 @@ class Turn:
         message: the open answer's row.
         chunks: makes the provider's stream; its beginning may still choose what of the history fits.
         context: filled in by ``chunks`` before the first piece.
+        observe: is told how the answer ended (its status) and after how many seconds.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Turn:
         message: Message,
         chunks: Callable[[Turn], AsyncGenerator[Chunk, None]],
         warnings: list[str],
+        observe: Callable[[str, float], None] | None = None,
     ) -> None:
+        self._observe = observe
         self.message = message
         self.context: ContextReport | None = None
         self.warnings = warnings
@@ -73,7 +76,10 @@ class Turn:
             status = "failed"
         elif self._last is not None and self._last.finish_reason == "length":
             status = "incomplete"
-        await self._save_end(status, error, monotonic_ms() - self._started_ms)
+        total_ms = monotonic_ms() - self._started_ms
+        if self._observe:
+            self._observe(status, total_ms / 1000)
+        await self._save_end(status, error, total_ms)
 
     def cancel(self, *, stopping: bool = False) -> None:
         """Stop the model; what it said so far is kept as incomplete, or interrupted where the server is stopping."""

@@ -9,6 +9,7 @@ from ai_lab.database.address import database_address
 from ai_lab.errors import AnswerLost, LabError, ServerUnreachable
 from ai_lab.settings import Settings, check_base_url
 
+_SERVER_ERRORS = 500
 _START = "Start it with ./start.sh, or give the address of one that runs: --url http://host:port"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a server may listen on; compared, not bound
 
@@ -47,6 +48,9 @@ def explain(address: Address, error: LabError) -> Trouble:
     if isinstance(error, AnswerLost):
         what = f"{address.url} took the connection and did not answer."
         return Trouble(what, "The server is overloaded or hangs: its log says more. Then start it anew: ./start.sh")
+    if not isinstance(error, ServerUnreachable) and error.status >= _SERVER_ERRORS:
+        what = f"The server at {address.url} answered with an error: {error.detail}"
+        return Trouble(what, "Its log has the details.")
     is_stranger = not isinstance(error, ServerUnreachable) or isinstance(error.__cause__, ValueError)
     if is_stranger:
         what = f"What answers at {address.url} is not this version of AI Lab."

@@ -106,17 +106,28 @@ class AsyncLabClient:
         return await self._connection.send(calls.metrics())
 
     async def metrics_history(
-        self, metric: str, *, start: datetime | None = None, end: datetime | None = None, step: float | None = None
+        self,
+        metric: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        step: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        host: str | None = None,
     ) -> MetricHistory:
         """Return how a metric went: mean, least and greatest of every step.
 
         Args:
             metric: a name such as cpu_usage_percent; a wrong one is answered with the nearest ones.
-            start: the beginning; by default the server chooses.
+            start: the beginning; by default an hour before the end.
             end: by default now.
             step: seconds per point; by default so that there are a few hundred.
+            labels: only series that carry these, such as ``{"gpu": "0"}``.
+            host: of several machines this one; by default all.
         """
-        return await self._connection.send(calls.metrics_history(metric, start, end, step))
+        return await self._connection.send(
+            calls.metrics_history(metric, start=start, end=end, step=step, labels=labels, host=host)
+        )
 
     async def performance_summary(self, hours: float = 24) -> PerformanceSummary:
         """Return counts, errors and percentiles of every operation over the last hours."""

@@ -160,14 +160,22 @@ def metrics() -> Call[SystemMetrics]:
 
 
 def metrics_history(
-    metric: str, start: datetime | None, end: datetime | None, step_seconds: float | None
+    metric: str,
+    *,
+    start: datetime | None,
+    end: datetime | None,
+    step: int | None,
+    labels: Mapping[str, str] | None,
+    host: str | None,
 ) -> Call[MetricHistory]:
     """Return the history of one metric."""
     params = {
         "metric": metric,
         "from": start.isoformat() if start else None,
         "to": end.isoformat() if end else None,
-        "step": step_seconds,
+        "step": step,
+        "label": [f"{name}={value}" for name, value in (labels or {}).items()] or None,
+        "host": host,
     }
     return Call("GET", "/metrics/history", MetricHistory.model_validate_json, params)
 

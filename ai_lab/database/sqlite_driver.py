@@ -6,6 +6,7 @@ write waits for the one who does: 32 writers and 32 readers get their answers se
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -52,6 +53,22 @@ class Connection(aiosqlite.Connection):
         if not self._ended:
             await super().rollback()
             self._ended = True
+
+    async def close(self) -> None:
+        """Roll back and close.
+
+        A cursor that somebody still holds, such as the traceback of a task that was cancelled in mid-statement, keeps
+        SQLite's connection alive after it was closed, and without the rollback its locks too.
+        """
+        if self._connection is not None:
+            await self._execute(self._conn.rollback)  # type: ignore[no-untyped-call]
+        await super().close()
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        """Roll back and close without waiting for it."""
+        if self._connection is not None:
+            self._tx.put_nowait((None, self._connection.rollback))
+        return super().stop()
 
 
 class _Cursor(aiosqlite.Cursor):

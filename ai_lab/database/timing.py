@@ -30,13 +30,12 @@ def time_statements(engine: Engine, observe: Observe) -> None:
 
     @event.listens_for(engine, "after_cursor_execute")
     def _ended(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        observe(_class_of(statement), time.perf_counter() - connection.info[_STARTED], False)
+        observe(_class_of(statement), _since_start(connection), False)
 
     @event.listens_for(engine, "handle_error")
     def _failed(context: ExceptionContext) -> None:
         if context.statement is not None and context.connection is not None and not context.is_pre_ping:
-            started = context.connection.info.get(_STARTED, time.perf_counter())
-            observe(_class_of(context.statement), time.perf_counter() - started, True)
+            observe(_class_of(context.statement), _since_start(context.connection), True)
 
 
 @asynccontextmanager
@@ -51,6 +50,13 @@ async def timed(observe: Observe | None, unit: str) -> AsyncIterator[None]:
     finally:
         if observe:
             observe(unit, time.perf_counter() - started, failed)
+
+
+def _since_start(connection: Connection) -> float:
+    """Return the seconds since the statement started; 0 for one that failed before it did."""
+    ended = time.perf_counter()
+    started: float = connection.info.pop(_STARTED, ended)
+    return ended - started
 
 
 def _class_of(statement: str) -> str:

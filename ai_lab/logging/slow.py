@@ -22,7 +22,8 @@ class SlowOperations:
 
     def __init__(self, threshold_ms: float) -> None:
         self._threshold_seconds = threshold_ms / 1000 if threshold_ms > 0 else math.inf
-        self._lock = threading.Lock()
+        # Reentrant: a monitored generator that is collected as garbage may report while this thread is in here.
+        self._lock = threading.RLock()
         self._windows: dict[str, _Window] = {}
 
     def __call__(self, kind: str, name: str, seconds: float) -> None:

@@ -31,7 +31,7 @@ LIMIT_SECONDS = 2.0
 _KEPT_SECONDS = 5.0
 _LOW_DISK_BYTES = 1024**3
 _FULL_MEMORY_PERCENT = 95.0
-_HOT_GPU_CELSIUS = 90.0
+_HOT_GPU_CELSIUS = 85.0  # as the alert AILabGpuHot
 #: SQLite 3.7.0 to 3.51.2 can damage a database when two connections checkpoint at the same instant; AI Lab has one
 #: writer, which leaves an outside program as the only second one.
 _SAFE_SQLITE = (3, 51, 3)
@@ -104,6 +104,7 @@ class Health:
         self._newest_revision = newest_revision
         self._latest = latest
         self._behind_seconds = behind_seconds
+        self._began = time.monotonic()
         self._looking_at_disk: asyncio.Future[int] | None = None
         self._interval_seconds = interval_seconds
         self._turn = asyncio.Lock()
@@ -178,11 +179,11 @@ class Health:
         if self._latest is None:
             return [_Seen("sampler", "healthy", "switched off by ENABLE_METRICS")]
         snapshot = self._latest()
-        if snapshot is None:
-            return [_Seen("sampler", "degraded", "no sample yet", remedy="Ask again in a second.")]
-        age = round(time.monotonic() - snapshot.monotonic_seconds, 1)
+        age = round(time.monotonic() - (snapshot.monotonic_seconds if snapshot else self._began), 1)
         late = age > 3 * self._interval_seconds + 2
         remedy = "The log says why; figures of the machine are old until then." if late else None
+        if snapshot is None:
+            return [_Seen("sampler", "degraded" if late else "healthy", "no sample yet", age, "s", remedy)]
         seen = [_Seen("sampler", "degraded" if late else "healthy", f"{age:g} s old", age, "s", remedy)]
         metrics = snapshot.metrics
         usage = metrics.memory.usage_percent
@@ -194,7 +195,8 @@ class Health:
         seen.append(_Seen("memory", "degraded" if full else "healthy", detail, usage, "percent", remedy))
         if metrics.gpu_backend.status in {"error", "no_permission"}:
             detail = metrics.gpu_backend.detail or metrics.gpu_backend.status
-            seen.append(_Seen("gpu", "degraded", detail, remedy="nvidia-smi shows whether the driver works."))
+            remedy = "nvidia-smi shows whether the driver works, and whether this user may ask it."
+            seen.append(_Seen("gpu", "degraded", detail, remedy=remedy))
         for gpu in metrics.gpus:
             celsius = gpu.temperature_celsius
             hot = celsius is not None and celsius >= _HOT_GPU_CELSIUS

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+
+
+def encodable(name: str) -> str:
+    """Return a name that JSON, SQLite and Prometheus take; two different ones stay different.
+
+    Names of files, devices and programs may be any bytes. Python reads those that are no UTF-8 as lone surrogates,
+    which cannot be written again as they are: they come out spelt.
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+#: A name that somebody else has given.
+Name = Annotated[str, AfterValidator(encodable)]
 
 GpuStatus = Literal["ok", "no_driver", "no_gpu", "no_permission", "error", "disabled"]
 
@@ -47,7 +60,7 @@ class MemoryMetrics(BaseModel):
 class FilesystemMetrics(BaseModel):
     """One mounted filesystem."""
 
-    mountpoint: str
+    mountpoint: Name
     total_bytes: int
     free_bytes: int = Field(description="Free to this user.")
     used_percent: float
@@ -56,7 +69,7 @@ class FilesystemMetrics(BaseModel):
 class DiskMetrics(BaseModel):
     """Traffic of one block device over the last interval."""
 
-    device: str
+    device: Name
     read_bytes_per_second: float
     write_bytes_per_second: float
     busy_percent: float | None = None
@@ -65,7 +78,7 @@ class DiskMetrics(BaseModel):
 class NetworkMetrics(BaseModel):
     """Traffic of one network interface over the last interval; the loopback is left out."""
 
-    interface: str
+    interface: Name
     receive_bytes_per_second: float
     transmit_bytes_per_second: float
 
@@ -73,8 +86,8 @@ class NetworkMetrics(BaseModel):
 class TemperatureMetrics(BaseModel):
     """One sensor of the machine."""
 
-    chip: str
-    sensor: str
+    chip: Name
+    sensor: Name
     celsius: float
 
 
@@ -82,7 +95,7 @@ class GpuProcess(BaseModel):
     """A process with memory on a GPU."""
 
     pid: int
-    name: str | None
+    name: Name | None
     memory_bytes: int | None
 
 
@@ -100,7 +113,7 @@ class GpuMetrics(BaseModel):
 
     index: int
     uuid: str | None = None
-    name: str | None = None
+    name: Name | None = None
     utilization_percent: float | None = Field(default=None, description="Time in which any kernel ran.")
     memory_activity_percent: float | None = Field(default=None, description="Time in which memory was read or written.")
     memory_total_bytes: int | None = None
@@ -134,7 +147,7 @@ class ProcessMetrics(BaseModel):
     """A process: the server itself or a child of it. ``cpu_percent`` is of one core: two busy cores are 200."""
 
     pid: int
-    name: str
+    name: Name
     cpu_percent: float | None
     rss_bytes: int
     threads: int | None = None

@@ -82,7 +82,9 @@ class Telemetry:
         if self._sampler:
             await self._sampler.start()
         subscribe(self.instruments)
-        self._tasks = [asyncio.create_task(self._keep_up(health)), asyncio.create_task(self._watch_loop())]
+        # Apart from each other: a database that hangs must not keep the health gauges from saying so.
+        work = (self._keep_up(), self._watch_health(health), self._watch_loop())
+        self._tasks = [asyncio.create_task(one) for one in work]
         for task in self._tasks:
             task.add_done_callback(_report)
 
@@ -154,10 +156,15 @@ class Telemetry:
         if self._remembers and snapshot.is_continuous:
             self.history.add(snapshot.taken_at, values_of(snapshot.metrics))
 
-    async def _keep_up(self, health: Health) -> None:
+    async def _keep_up(self) -> None:
         while True:
-            for work in (self._keep_batch, self._purge_if_due, lambda: self._look_at(health)):
-                await self._supervised(work)
+            await self._supervised(self._keep_batch)
+            await self._supervised(self._purge_if_due)
+            await asyncio.sleep(BATCH_SECONDS)
+
+    async def _watch_health(self, health: Health) -> None:
+        while True:
+            await self._supervised(lambda: self._look_at(health))
             await asyncio.sleep(BATCH_SECONDS)
 
     async def _supervised(self, work: Callable[[], Awaitable[None]]) -> None:

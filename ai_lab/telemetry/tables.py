@@ -1,8 +1,8 @@
 """The history of measurements, in three levels, and the counts of operations. Times are whole seconds since 1970, UTC.
 
 None of these tables refers to another by a foreign key: a check for each of a million small rows costs more than it
-guards. Rows lie in the order of their keys (on SQLite without a second index), so a query of one series reads
-neighbours.
+guards. Small rows lie in the order of their keys (on SQLite without a second index), so a query of one series reads
+neighbours. Slots of operations do not: SQLite would put all but the smallest on pages of their own, a third more room.
 """
 
 from __future__ import annotations

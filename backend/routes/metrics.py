@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
@@ -12,6 +11,7 @@ from pydantic import StringConstraints
 from ai_lab.clock import now
 from ai_lab.shapes import PointInTime, ShortText
 from ai_lab.telemetry import SystemMetrics
+from ai_lab.telemetry.history.query import MOST_POINTS
 from ai_lab.telemetry.history.schemas import KnownMetric, MetricHistory
 from ai_lab.telemetry.prometheus.exposition import wants_exposition
 from backend.deps import LabDep
@@ -25,7 +25,6 @@ _EXPOSITION: dict[int | str, dict[str, Any]] = {
     }
 }
 _YEAR_SECONDS = 366 * 86400
-_DEFAULT_RANGE = timedelta(hours=1)
 
 Accept = Annotated[str, Header()]
 Label = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,64}=[^\x00]{0,255}$")]
@@ -60,16 +59,17 @@ async def history(
     start: Annotated[PointInTime | None, Query(alias="from", description="Default: an hour before `to`.")] = None,
     end: Annotated[PointInTime | None, Query(alias="to", description="Default: now.")] = None,
     step: Annotated[int | None, Query(ge=1, le=_YEAR_SECONDS, description="Seconds; default: fits the range.")] = None,
+    max_points: Annotated[int, Query(ge=1, le=MOST_POINTS, description="Without `step`: of each series.")] = 300,
     label: Annotated[list[Label] | None, Query(description="`name=value`; only series that carry it.")] = None,
     host: Annotated[ShortText | None, Query(description="Of several machines this one; default: all.")] = None,
 ) -> MetricHistory:
     """Return the history of one metric: mean, least and greatest of each step, and the gaps without samples."""
-    until = end or now()
     return await lab.telemetry.history.query(
         metric,
-        start=start or until - _DEFAULT_RANGE,
-        end=until,
+        start=start,
+        end=end or now(),
         step_seconds=step,
+        max_points=max_points,
         labels=dict(one.split("=", 1) for one in label or []),
         host=host,
     )

@@ -105,6 +105,11 @@ async def test_questions_about_history_that_cannot_be_answered_name_the_remedy(c
     answer = await client.get("/metrics/history", params=backwards)
     assert answer.status_code == 400
     assert "from" in answer.json()["detail"]
+    early = {"metric": "cpu_usage_percent", "to": "0001-01-01T00:30:00Z"}
+    assert (await client.get("/metrics/history", params=early)).status_code == 400
+    few = {"metric": "cpu_usage_percent", "max_points": "7"}
+    assert (await client.get("/metrics/history", params=few)).json()["step_seconds"] == 3600 / (7 - 1)
+    assert (await client.get("/metrics/history", params=few | {"max_points": "5001"})).status_code == 422
     fine = {"metric": "cpu_usage_percent", "from": str(time.time() - 86400), "step": "1"}
     assert (await client.get("/metrics/history", params=fine)).status_code == 400
     assert (await client.get("/metrics/history", params={"metric": "x", "from": "yesterday"})).status_code == 422
@@ -126,6 +131,7 @@ async def test_the_summary_counts_every_call_by_its_route(client: httpx.AsyncCli
     assert any(row["count"] for row in summary["database"])
     models = {(row["provider"], row["model"]): row for row in summary["llm"]["by_model"]}
     assert models["echo", "echo"]["requests"] == 7
+    assert 'ai_lab_chat_turns_total{outcome="complete"} 7.0' in (await client.get("/metrics/prometheus")).text
     for hours in ("0", "-1", "nan", "1e9"):
         assert (await client.get("/performance/summary", params={"hours": hours})).status_code == 422
 

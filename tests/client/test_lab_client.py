@@ -1,7 +1,9 @@
 """Both clients against a real server."""
 
+import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -147,7 +149,12 @@ async def test_the_machine_is_measured_and_remembered(client: EitherClient) -> N
     assert (history.metric, history.unit, history.step_seconds) == ("cpu_usage_percent", "percent", 60)
     assert history.from_ <= end - timedelta(minutes=5)
     assert abs(history.to - end) <= timedelta(seconds=1)
-    assert (await client("metrics_history", "memory_usage_percent")).series
+    deadline = time.monotonic() + 60
+    while not (await client("metrics_history", "memory_usage_percent")).series:  # from the second sample on
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.2)
+    with pytest.raises(MetricNotFound, match="labels"):
+        await client("metrics_history", "memory_usage_percent", labels={"gpu": "7"})
     with pytest.raises(MetricNotFound) as unknown:
         await client("metrics_history", "cpu_usage_per_cent")
     assert "cpu_usage_percent" in unknown.value.near_matches

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
@@ -43,6 +43,21 @@ async def test_no_update_is_lost_among_many_writers(counter: Database) -> None:
 
     await asyncio.gather(*(add() for _ in range(16)))
     assert await read(counter) == 400
+
+
+async def test_a_statement_that_never_started_took_no_time(database_url: str) -> None:
+    """It must not be given the start of the one before it on the same connection."""
+    seen: list[tuple[str, float, bool]] = []
+    database = Database(make_url(database_url), observe=lambda *told: seen.append(told))
+    async with database.reading() as db:
+        await db.execute(text("SELECT 1"))
+        await asyncio.sleep(0.01)
+        with pytest.raises(StatementError):
+            await db.execute(text("SELECT :missing"))
+    await database.close()
+    (sound,) = [seconds for what, seconds, failed in seen if what == "select" and not failed]
+    assert sound > 0
+    assert [seconds for what, seconds, failed in seen if what == "select" and failed] == [0.0]
 
 
 async def test_an_error_inside_undoes_all_of_it(counter: Database) -> None:
@@ -103,3 +118,23 @@ async def test_another_program_that_holds_the_lock_ends_in_an_answer_for_everybo
     other.close()
     assert await write() == "done"
     await database.close()
+
+
+async def test_a_write_that_is_cancelled_holds_no_lock(counter: Database) -> None:
+    """The traceback of a cancelled task keeps its cursor, and with that SQLite's connection, alive."""
+    rows = [{"value": number} for number in range(1, 2000)]
+
+    async def write() -> None:
+        async with counter.transaction() as db:
+            await db.execute(text("INSERT INTO counter VALUES (:value)"), rows)
+
+    errors: list[BaseException | None] = []
+    for attempt in range(10):
+        task = asyncio.create_task(write())
+        await asyncio.sleep(0.0005 * attempt)
+        task.cancel()
+        errors += await asyncio.gather(task, return_exceptions=True)
+        async with counter.transaction() as db:
+            await db.execute(text("UPDATE counter SET value = value + 1 WHERE value = 0"))
+            await db.execute(text("INSERT INTO counter VALUES (0)"))
+    assert any(isinstance(error, asyncio.CancelledError) for error in errors)

@@ -121,7 +121,10 @@ def test_the_errors_that_the_rules_name_exist() -> None:
     codes = {one.code for one in vars(errors).values() if isinstance(one, type) and issubclass(one, LabError)}
     texts = [path.read_text(encoding="utf-8") for path in (*RULE_FILES, *RULE_TESTS)]
     named = {
-        code for text in texts for match in re.findall(r'error_type\S*?"(.*?)"', text) for code in match.split("|")
+        code
+        for text in texts
+        for match in re.findall(r'llm_\w+\{[^}]*?error_type\S*?"(.*?)"', text)
+        for code in match.split("|")
     }
     assert named
     assert named <= codes

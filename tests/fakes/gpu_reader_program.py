@@ -41,6 +41,7 @@ def main() -> None:
                 "backend": backend.model_dump(),
                 "duration_seconds": time.perf_counter() - began,
                 "logged": records.lines,
+                "has_bindings": "pynvml" in sys.modules,
                 "threads": sum(thread.name == THREAD_NAME for thread in threading.enumerate()),
             }
             records.lines = []

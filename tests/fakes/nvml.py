@@ -63,6 +63,7 @@ class Reading:
     duration_seconds: float
     logged: list[str]
     threads: int
+    has_bindings: bool
 
 
 class ReaderProcess:

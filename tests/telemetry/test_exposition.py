@@ -54,7 +54,7 @@ class Source:
         return self.snapshot
 
 
-def snapshot(age_seconds: float = 0.0) -> Snapshot:
+def snapshot(age_seconds: float = 0.0, *, limit_cores: float | None = None) -> Snapshot:
     """Return one in which everything is there that any machine could have."""
     gpu = GpuMetrics(
         index=0,
@@ -84,7 +84,9 @@ def snapshot(age_seconds: float = 0.0) -> Snapshot:
         memory_usage_bytes=500,
         scope="container",
         interval_seconds=5,
-        cpu=CpuMetrics(count=2, effective_count=1.5, usage_percent=10, load_average=[0.1, 0.2, 0.3], limit_cores=1.5),
+        cpu=CpuMetrics(
+            count=2, effective_count=1.5, usage_percent=10, load_average=[0.1, 0.2, 0.3], limit_cores=limit_cores
+        ),
         memory=MemoryMetrics(
             total_bytes=1000,
             available_bytes=500,
@@ -201,7 +203,7 @@ async def test_the_machine_is_shown_as_far_as_it_tells() -> None:
     instruments.registry.register(HostCollector(Source(snapshot()), interval_seconds=5))
     shown = await samples_of(instruments.registry)
     assert shown["ai_lab_host_cpu_seconds_total"]["0", "user"].value == 12
-    assert shown["ai_lab_container_cpu_limit_cores"][()].value == 1.5
+    assert "ai_lab_container_cpu_limit_cores" not in shown
     assert "ai_lab_container_cpu_throttled_seconds_total" not in shown
     assert shown["ai_lab_gpus"]["nvidia",].value == 2
     assert {key: sample.value for key, sample in shown["ai_lab_gpu_utilization_ratio"].items()} == {("0",): 0.42}
@@ -214,6 +216,29 @@ async def test_the_machine_is_shown_as_far_as_it_tells() -> None:
     }
     assert shown["ai_lab_sampler_errors_total"]["OSError", "host"].value == 2
     assert list(shown["ai_lab_sampler_last_success_timestamp_seconds"]) == [("host",)]
+
+
+async def test_a_container_with_a_cpu_limit_shows_its_own_processor_time_only() -> None:
+    instruments = Instruments(Recorded())
+    instruments.registry.register(HostCollector(Source(snapshot(limit_cores=1.5)), interval_seconds=5))
+    shown = await samples_of(instruments.registry)
+    assert "ai_lab_host_cpu_seconds_total" not in shown
+    assert shown["ai_lab_container_cpu_seconds_total"][()].value == 5
+    assert shown["ai_lab_container_cpu_limit_cores"][()].value == 1.5
+    assert shown["ai_lab_host_disk_read_bytes_total"]["sda",].value == 1
+
+
+async def test_names_that_are_no_text_break_no_scrape_and_stay_apart() -> None:
+    instruments = Instruments(Recorded())
+    taken = snapshot()
+    for name in ("Mus\udce9e", "Mus\udce8e"):
+        taken.counters.disk_read_bytes[name] = 1
+    instruments.registry.register(HostCollector(Source(taken), interval_seconds=5))
+    for name in ("\udc80", "\udc81", "\ud800"):
+        instruments.function(name, 0.1)
+    shown = await samples_of(instruments.registry)
+    assert len(shown["ai_lab_host_disk_read_bytes_total"]) == 3
+    assert len(shown["ai_lab_function_calls_total"]) == 3
 
 
 async def test_the_machine_can_be_left_to_others() -> None:

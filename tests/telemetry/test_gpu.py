@@ -80,7 +80,6 @@ def test_the_driver_is_opened_once_and_slow_things_are_asked_rarely(nvml: FakeNv
             "nvmlDeviceGetHandleByIndex_v2",
             "nvmlDeviceGetName",
             "nvmlDeviceGetUUID",
-            "nvmlDeviceGetEnforcedPowerLimit",
             "nvmlSystemGetDriverVersion",
             "nvmlDeviceGetFanSpeed",
             "nvmlDeviceGetMigMode",

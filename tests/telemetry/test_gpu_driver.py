@@ -38,6 +38,7 @@ def test_a_driver_that_appears(bare: FakeNvml) -> None:
         assert len(reading.logged) == 1
         assert reading.logged[0].startswith("INFO ")
         assert [reader.read(advance=5.0).logged for _ in range(20)] == [[]] * 20
+        assert not reader.read().has_bindings, "they are large, and of no use here"
         bare.script(TWO_GPUS)
         bare.install()
         reading = reader.read(advance=2 * MINUTE)

@@ -99,9 +99,24 @@ async def test_each_level_is_purged_by_its_own_time(recorded: Recorded) -> None:
     await write(history, 0, HOUR, step=10)
     await history.roll_up(moment(HOUR))
     for days, left in ((13, {60, 3600}), (15, {3600}), (729, {3600}), (731, set())):
-        await history.purge(moment(days * DAY + HOUR))
+        await recorded.history().purge(moment(days * DAY + HOUR))
         assert {tier for tier, _, _ in await recorded.rollups()} == left
     assert await history.known() == []
+
+
+async def test_a_clock_that_jumps_far_forward_deletes_nothing(
+    recorded: Recorded, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = recorded.history()
+    await write(history, 0, HOUR, step=10)
+    await history.purge(moment(HOUR))
+    before = await recorded.samples()
+    for _ in range(2):
+        await history.purge(moment(9999 * DAY))
+    assert await recorded.samples() == before
+    assert ["clock was set forward" in record.getMessage() for record in caplog.records] == [True]
+    await recorded.history().purge(moment(9999 * DAY))  # a fresh process takes the clock as it is
+    assert await recorded.samples() == {}
 
 
 async def test_a_late_sample_does_not_replace_a_rollup_of_more(recorded: Recorded) -> None:

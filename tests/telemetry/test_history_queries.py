@@ -1,14 +1,20 @@
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from ai_lab.clock import now
 from ai_lab.database import Database
+from ai_lab.database.engine import WAIT_SECONDS
+from ai_lab.database.setup import prepare_database
 from ai_lab.errors import InvalidRequest, MetricNotFound
-from ai_lab.telemetry.history.repository import HistoryRepository
+from ai_lab.telemetry.history.repository import IMPORTED, HistoryRepository
 from ai_lab.telemetry.history.schemas import MetricHistory
+from ai_lab.telemetry.history.series import series
 from ai_lab.telemetry.history.service import History
 from tests.telemetry.recorded import BEGIN_AT, CPU, HOME, ROOT, Recorded, moment
 
@@ -37,6 +43,9 @@ async def test_the_newest_samples_are_in_every_answer(recorded: Recorded) -> Non
     await write(history, 0, 2 * HOUR + 90, step=10)
     await history.roll_up(moment(2 * HOUR + 90))
     history.add(moment(2 * HOUR + 95), {CPU: -1.0})
+    async with asyncio.timeout(30):  # a slow disk may need longer than a question waits for it
+        while await history.spread(CPU.name, start=moment(2 * HOUR + 95), end=moment(2 * HOUR + 96)) is None:
+            pass
     for step in (5, 60, 3600):
         answer = await history.query(CPU.name, start=moment(0), end=moment(2 * HOUR + 120), step_seconds=step)
         points = answer.series[0].points
@@ -89,6 +98,7 @@ async def test_the_coarsest_level_with_a_hundred_points_answers(
 ) -> None:
     history = recorded.history()
     history.add(now(), {CPU: 1.0})
+    await history.flush()
     answer = await history.query(CPU.name, start=now() - timedelta(seconds=seconds), end=now() + timedelta(seconds=1))
     assert (answer.tier_seconds, answer.step_seconds) == (tier, step)
     assert len(answer.series[0].points) == 1
@@ -124,7 +134,7 @@ async def test_a_level_that_was_purged_gives_way_to_the_next(recorded: Recorded)
     for start, tier in ranges.items():
         answer = await history.query(CPU.name, start=moment(start), end=moment(start + HOUR))
         assert (answer.tier_seconds, answer.series[0].gaps) == (tier, [])
-    await history.purge(moment(5 * DAY))  # minutes are kept for 14 days
+    await recorded.history().purge(moment(5 * DAY))  # minutes are kept for 14 days
     answer = await history.query(CPU.name, start=moment(old), end=moment(old + HOUR))
     assert answer.tier_seconds == 3600
     assert answer.series[0].points == [(BEGIN_AT + old, old + (HOUR - 10) / 2, old, old + HOUR - 10)]
@@ -135,6 +145,7 @@ async def test_gaps_of_more_than_three_intervals_are_named(recorded: Recorded) -
     seconds = [*range(20, 100, 5), 108, 113, 133, *range(138, 200, 5)]
     for second in seconds:
         history.add(moment(second), {CPU: 1.0})
+    await history.flush()
     answer = await history.query(CPU.name, start=moment(0), end=moment(300), step_seconds=60)
     (found,) = answer.series
     assert [(start - BEGIN_AT, end - BEGIN_AT) for start, end in found.gaps] == [(0, 20), (118, 133), (203, 300)]
@@ -151,6 +162,7 @@ async def test_a_range_without_samples_is_one_gap(recorded: Recorded) -> None:
 async def test_what_is_to_come_is_no_gap(recorded: Recorded) -> None:
     history = recorded.history()
     history.add(now(), {CPU: 1.0})
+    await history.flush()
     answer = await history.query(CPU.name, start=now() - timedelta(seconds=4), end=now() + timedelta(days=400))
     assert answer.series[0].gaps == []
     assert answer.to <= now() + timedelta(seconds=1)
@@ -180,6 +192,7 @@ async def test_a_row_of_one_machine_spans_what_another_one_has_not(recorded: Rec
 async def test_series_are_told_apart_by_their_labels(recorded: Recorded) -> None:
     history = recorded.history()
     history.add(moment(0), {ROOT: 1.0, HOME: 2.0})
+    await history.flush()
     both = await history.query(ROOT.name, start=moment(0), end=moment(60))
     assert [(each.labels["mountpoint"], each.points[0][1]) for each in both.series] == [("/", 1.0), ("/home", 2.0)]
     one = await history.query(ROOT.name, start=moment(0), end=moment(60), labels={"mountpoint": "/home"})
@@ -215,6 +228,7 @@ async def test_ranges_that_cannot_be_answered_say_what_can(
 ) -> None:
     history = recorded.history()
     history.add(moment(0), {CPU: 1.0})
+    await history.flush()
     with pytest.raises(InvalidRequest, match=says):
         await history.query(CPU.name, start=moment(start), end=moment(end), step_seconds=step)
 
@@ -222,6 +236,7 @@ async def test_ranges_that_cannot_be_answered_say_what_can(
 async def test_the_ends_of_the_calendar_are_ranges_too(recorded: Recorded) -> None:
     history = recorded.history()
     history.add(moment(0), {CPU: 1.0})
+    await history.flush()
     first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     answer = await history.query(CPU.name, start=first, end=last)
     assert len(answer.series[0].points) == 1
@@ -230,6 +245,7 @@ async def test_the_ends_of_the_calendar_are_ranges_too(recorded: Recorded) -> No
 async def test_an_unknown_metric_gets_near_names(recorded: Recorded) -> None:
     history = recorded.history()
     history.add(moment(0), {CPU: 1.0, ROOT: 1.0})
+    await history.flush()
     start, end = moment(0), moment(60)
     with pytest.raises(MetricNotFound, match="Did you mean cpu_usage_percent") as raised:
         await history.query("cpu_usage", start=start, end=end)
@@ -255,3 +271,92 @@ async def test_the_answer_of_a_month_reads_some_thousand_rows_at_most(recorded: 
     answer = await history.query(CPU.name, start=moment(-30 * DAY), end=moment(0))
     assert (answer.tier_seconds, answer.series[0].gaps) == (3600, [])
     assert len(answer.series[0].points) in {240, 241}
+
+
+async def test_without_a_start_it_is_an_hour(recorded: Recorded) -> None:
+    history = recorded.history()
+    await write(history, 0, 2 * HOUR, step=60)
+    answer = await history.query(CPU.name, start=None, end=moment(2 * HOUR), step_seconds=60)
+    assert (answer.from_, answer.to) == (moment(HOUR), moment(2 * HOUR))
+    with pytest.raises(InvalidRequest, match="empty"):  # an hour before it there was no calendar
+        await history.query(CPU.name, start=None, end=datetime(1, 1, 1, 0, 30, tzinfo=UTC))
+
+
+async def test_an_unknown_metric_is_told_before_an_empty_range(recorded: Recorded) -> None:
+    with pytest.raises(MetricNotFound):
+        await recorded.history().query("no_such_metric", start=moment(0), end=moment(0))
+
+
+async def test_many_series_share_the_points_of_an_answer(recorded: Recorded) -> None:
+    history = recorded.history()
+    mounts = [series("filesystem_free_bytes", {"mountpoint": f"/{number}"}) for number in range(100)]
+    history.add(moment(0), dict.fromkeys(mounts, 1.0))
+    await history.flush()
+    start, end = moment(0), moment(HOUR)
+    chosen = await history.query(ROOT.name, start=start, end=end, max_points=5000)
+    assert (len(chosen.series), chosen.step_seconds) == (100, 20)  # 200 points for each of them: 20,000 in all
+    with pytest.raises(InvalidRequest, match=r"720 points of this range, and 200 .* step possible for it is 20 s"):
+        await history.query(ROOT.name, start=start, end=end, step_seconds=5)
+    fine = await history.query(ROOT.name, start=start, end=end, step_seconds=5, labels={"mountpoint": "/7"})
+    assert fine.step_seconds == 5
+
+
+@pytest.mark.parametrize("seconds", [(10, 50), (7, 200), (65, 2 * HOUR + 77), (HOUR + 7, 6 * HOUR + 33)])
+@pytest.mark.parametrize("is_rolled_up", [False, True])
+async def test_a_spread_is_that_of_exactly_the_samples_of_the_range(
+    recorded: Recorded, seconds: tuple[int, int], *, is_rolled_up: bool
+) -> None:
+    history, (start, end) = recorded.history(), seconds
+    for other in ("there", f"{IMPORTED}1"):
+        await write(recorded.history(other), 0, 7 * HOUR, step=600)
+    await write(history, 0, 5 * HOUR, step=10)
+    if is_rolled_up:
+        await history.roll_up(moment(4 * HOUR + 90))
+    expected = [float(second) for second in range(0, 5 * HOUR, 10) if start <= second < end]
+    found = await history.spread(CPU.name, start=moment(start), end=moment(end))
+    assert found is not None
+    assert found.mean == pytest.approx(sum(expected) / len(expected))
+    assert (found.min, found.max) == (expected[0], expected[-1])
+
+
+async def test_a_spread_of_days_is_made_of_hours_and_of_what_is_kept_at_its_ends(recorded: Recorded) -> None:
+    history = recorded.history()
+    start, end = -6 * DAY + 1234, -1234
+    await write(history, -7 * DAY, 0, step=100)
+    await history.roll_up(moment(0))
+    values = [float(second) for second in range(-7 * DAY, 0, 100) if start <= second < end]
+    found = await history.spread(CPU.name, start=moment(start), end=moment(end))
+    assert found == pytest.approx((sum(values) / len(values), values[0], values[-1]))
+    await history.purge(moment(0))  # samples are kept for a day
+    found = await history.spread(CPU.name, start=moment(start), end=moment(end))
+    assert found is not None
+    assert start <= found.min < start + 160
+    assert found.max == values[-1]
+    assert found.mean == pytest.approx(sum(values) / len(values), abs=60)
+
+
+async def test_a_spread_of_nothing_is_none(recorded: Recorded) -> None:
+    history = recorded.history()
+    assert await history.spread(CPU.name, start=moment(0), end=moment(60)) is None
+    await write(history, 0, 60)
+    assert await history.spread(CPU.name, start=moment(60), end=moment(60)) is None
+    assert await history.spread(CPU.name, start=moment(60), end=moment(9 * DAY)) is None
+
+
+async def test_reading_does_not_wait_for_another_writer(tmp_path: Path) -> None:
+    url = make_url(f"sqlite+aiosqlite:///{tmp_path}/ai_lab.sqlite")
+    await prepare_database(url)
+    database, other = Database(url), Database(url)
+    history = Recorded(database).history()
+    await write(history, 0, 60)
+    async with other.transaction() as db:
+        await db.execute(text("DELETE FROM metric_rollups"))
+        history.add(moment(60), {CPU: 60.0})
+        async with asyncio.timeout(WAIT_SECONDS / 2):  # a writer would wait for the whole of it
+            before = await history.query(CPU.name, start=moment(0), end=moment(120), step_seconds=5)
+    assert len(before.series[0].points) == 12
+    await history.flush()  # nothing of it was lost
+    after = await history.query(CPU.name, start=moment(0), end=moment(120), step_seconds=5)
+    assert len(after.series[0].points) == 13
+    await database.close()
+    await other.close()

@@ -84,6 +84,23 @@ async def test_flushing_the_same_again_changes_nothing(database: Database) -> No
     assert counts(await store.window(clocks.wall - 3600, clocks.wall)) == {"GET /": 1}
 
 
+async def test_what_is_stored_and_not_yet_forgotten_counts_once(database: Database) -> None:
+    """After a commit whose answer was lost, until the next flush; also when it is summed up meanwhile."""
+    clocks = Clocks()
+    operations = clocks.operations()
+    store = OperationStore(operations, database)
+    operations.record("http", "GET /", 0.01)
+    clocks.pass_by(400)
+    await store_slots(database, operations.finished())
+    operations.record("http", "GET /", 0.01)
+    clocks.pass_by(5)
+    for _ in range(2):
+        window = await store.window(clocks.wall - 3600, clocks.wall)
+        assert counts(window) == {"GET /": 2}
+        assert window.covered_seconds == 405
+        await store.roll_up(clocks.wall)
+
+
 async def test_a_failed_flush_loses_nothing(database: Database) -> None:
     clocks = Clocks()
     operations = clocks.operations()
@@ -135,6 +152,7 @@ async def test_any_window_holds_exactly_its_slots(database: Database, seed: int)
     assert (await rows(database)).keys() == set(TIERS)
     for since in moments:
         await check(since)
+        assert (await store.window(since, now)).start > since - 10 or since < now - 2 * 3600
     before = await rows(database)
     await store.roll_up(now)
     assert await rows(database) == before
@@ -142,6 +160,24 @@ async def test_any_window_holds_exactly_its_slots(database: Database, seed: int)
     assert (await rows(database))[10] < before[10]
     for since in moments:
         await check(since)
+    async with database.reading() as db:
+        oldest = [await OperationRepository(db).oldest(tier) for tier in TIERS]
+    assert oldest[0] is not None
+    assert now - 2 * 3600 - 300 <= oldest[0]
+    assert oldest[1] is not None
+    assert now - 48 * 3600 - 3600 <= oldest[1]
+
+
+@pytest.mark.parametrize(
+    ("hours", "step"), [(1.99, 10), (24, 300), (47.9, 300), (49.1, 3600), (167, 3600), (720, 86400)]
+)
+async def test_a_window_begins_at_the_edge_of_the_finest_slots_kept(
+    database: Database, hours: float, step: int
+) -> None:
+    now = MIDNIGHT + 12345.6
+    window = await OperationStore(Operations(), database).window(now - hours * 3600, now)
+    assert (window.start % step, window.end) == (0, now)
+    assert now - hours * 3600 - step < window.start <= now - hours * 3600
 
 
 async def test_sums_equal_those_made_anew_from_the_slots(database: Database) -> None:
@@ -214,7 +250,7 @@ async def test_nothing_is_removed_before_it_is_summed_up(database: Database) -> 
     assert await rows(database) == {10: 2}
     await store.roll_up(now)
     await store.purge(now)
-    assert await rows(database) == {3600: 2, 86400: 2}
+    assert await rows(database) == {86400: 2}
     assert counts(await store.window(MIDNIGHT, now)) == {"work": 2}
     await store.purge(now + 800 * DAY)
     assert await rows(database) == {}

@@ -129,6 +129,33 @@ def test_names_can_always_be_shown() -> None:
     assert names == {"x" * 200: 1, "half ?": 1}
 
 
+def test_a_part_of_a_call_stays_one_whatever_becomes_of_its_name() -> None:
+    operations = Clocks().operations()
+    operations.record("provider", "echo/" + "x" * 300, 0.01)
+    operations.record("provider", "echo/" + "x" * 300 + " first_token", 0.01)
+    operations.count("tokens_input echo/" + "x" * 300, 3)
+    model = ("echo/" + "x" * 300)[:200]
+    for number in range(MOST_NAMES):
+        operations.record("function", f"junk {number}", 0.01)
+        operations.count(f"junk {number}", 1)
+    for _ in range(2):
+        operations.record("provider", "late/model", 0.01)
+        operations.record("provider", "late/model first_token", 0.01)
+        operations.record("provider", "late/model output_token", 0.01)
+        operations.count("tokens_input late/model", 5)
+    whole = merged(operations.readable())
+    found = {name: timing.durations.count for (kind, name), timing in whole.timings.items() if kind == "provider"}
+    parts = {f"{model} first_token": 1, "other first_token": 2, "other output_token": 2}
+    assert found == {model: 1, "other": 2, **parts}
+    counters = whole.counters
+    assert (counters[f"tokens_input {model}"], counters["tokens_input other"]) == (3, 10)
+    full = OperationSlot()
+    for number in range(MOST_NAMES):
+        full.timing("function", f"junk {number}")
+    full.timing("provider", "late/model first_token")
+    assert ("provider", "other first_token") in full.timings
+
+
 def test_the_slowest_are_kept_with_their_traces() -> None:
     clocks = Clocks()
     operations = clocks.operations()

@@ -1,8 +1,10 @@
 """The import path of earlier programs, in a process without a server."""
 
 import asyncio
+import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ai_lab.errors import InvalidRequest, UnsupportedFeature
 from ai_lab.performance import PerformanceMonitor, monitor_performance, performance_monitor
 from ai_lab.telemetry.operations.local import LocalTelemetry
 from ai_lab.telemetry.prometheus.families import FAMILIES
+from tests.fakes.nvml import TWO_GPUS, FakeNvml
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAT = {
@@ -74,6 +77,44 @@ async def test_the_summary_holds_what_this_process_did() -> None:
     assert summary["http"]["requests"] == 0
 
 
+async def test_a_day_of_slots_stays_small() -> None:
+    """They are kept in every program, also in a server, which never asks for them."""
+    summary = await PerformanceMonitor(LocalTelemetry()).get_performance_summary(hours=1)
+    assert datetime.fromisoformat(summary["window"]["from"]).timestamp() % 300 == 0
+
+
+SLEEPING_DRIVER = """
+import asyncio, threading, time
+from pathlib import Path
+from ai_lab.performance import performance_monitor
+
+def wake_up():
+    while not (script.with_name("script.calls")).exists():
+        time.sleep(0.01)
+    time.sleep(1.5)
+    script.write_text({awake!r})
+
+script = Path({script!r})
+threading.Thread(target=wake_up).start()
+print(asyncio.run(performance_monitor.collect_system_metrics())["gpu_utilization_percent"] is not None)
+print([thread.name for thread in threading.enumerate()])
+"""
+
+
+def test_a_driver_that_takes_a_second_to_wake_up_is_waited_for(nvml: FakeNvml) -> None:
+    nvml.script(TWO_GPUS, "hang nvmlInitWithFlags")
+    program = SLEEPING_DRIVER.format(awake=TWO_GPUS + "\n", script=nvml.environment["FAKE_NVML_SCRIPT"])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+        env=os.environ | nvml.environment,
+    )
+    assert done.stdout.splitlines() == ["True", "['MainThread']"]
+
+
 async def test_decorated_functions_are_in_the_shared_summary() -> None:
     @performance_monitor.time_operation("earlier decorator")
     def earlier() -> int:
@@ -117,6 +158,9 @@ async def test_what_cannot_be_done_says_so() -> None:
         await performance_monitor.benchmark_llm_inference("model", "prompt", iterations=3)
     with pytest.raises(InvalidRequest, match="number"):
         await performance_monitor.record_metric("loss", "low")  # type: ignore[arg-type]  # wrong on purpose
+    for value in (float("nan"), float("inf"), 10**400):
+        with pytest.raises(InvalidRequest, match="finite"):
+            await performance_monitor.record_metric("loss", value)
     for hours in (0, -1, 17_521, float("nan"), float("inf")):
         with pytest.raises(InvalidRequest, match="hours"):
             await performance_monitor.get_performance_summary(hours)

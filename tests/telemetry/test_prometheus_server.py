@@ -84,4 +84,4 @@ def test_prometheus_is_content_and_strangers_add_no_series(server: ServerProcess
         assert not [line for line in prometheus.log.splitlines() if "level=warn" in line or "level=error" in line]
         for name in ("http_request_duration", "llm_request_duration", "llm_time_to_first_token"):
             assert {"trace_id": TRACE_ID} in prometheus.exemplars(f"ai_lab_{name}_seconds_bucket"), name
-        assert set(prometheus.by_job("count by (job) (ai_lab_host_cpu_seconds_total)")) == {"negotiated", "always"}
+        assert set(prometheus.by_job("count by (job) (ai_lab_host_memory_total_bytes)")) == {"negotiated", "always"}

@@ -8,9 +8,16 @@ import pytest
 
 from ai_lab.telemetry.machine.cgroup import ContainerCpu, ContainerMemory, ContainerReading
 from ai_lab.telemetry.machine.devices import DiskCounters, NetworkCounters
-from ai_lab.telemetry.machine.host import HostReading
+from ai_lab.telemetry.machine.host import HostReading, SlowReading
 from ai_lab.telemetry.machine.rates import counters, derive, is_continuous
-from ai_lab.telemetry.schemas import GpuBackend, GpuMetrics, SystemMetrics
+from ai_lab.telemetry.schemas import (
+    FilesystemMetrics,
+    GpuBackend,
+    GpuMetrics,
+    GpuProcess,
+    SystemMetrics,
+    TemperatureMetrics,
+)
 from tests.telemetry.readings import GIB, core, process, reading
 
 _NO_GPU = GpuBackend(status="no_gpu")
@@ -162,17 +169,52 @@ def test_a_limit_of_memory_leaves_the_processors_to_the_machine() -> None:
     assert metrics.memory.swap_total_bytes is metrics.memory.swap_used_bytes is None
 
 
-def test_flat_gpu_figures_are_of_the_first_gpu_that_has_them() -> None:
+def test_flat_gpu_figures_are_all_of_the_first_gpu() -> None:
     gpus = [
-        GpuMetrics(index=0, memory_total_bytes=24 * GIB, temperature_celsius=61.0),
-        GpuMetrics(index=1, memory_total_bytes=GIB, memory_used_bytes=GIB // 2, utilization_percent=0.0),
+        GpuMetrics(index=0, memory_total_bytes=24 * GIB, memory_used_bytes=GIB, temperature_celsius=61.0, is_mig=True),
+        GpuMetrics(index=1, memory_total_bytes=GIB, memory_used_bytes=GIB // 2, utilization_percent=90.0),
     ]
     metrics = derive(reading(), reading(5), gpus, GpuBackend(status="ok"))
-    assert (metrics.gpu_memory_total_mb, metrics.gpu_memory_used_mb) == (24 * 1024, 512)
-    assert (metrics.gpu_utilization_percent, metrics.gpu_temperature_c) == (0.0, 61.0)
+    assert (metrics.gpu_memory_total_mb, metrics.gpu_memory_used_mb) == (24 * 1024, 1024)
+    assert (metrics.gpu_utilization_percent, metrics.gpu_temperature_c) == (None, 61.0)
     none = _derive(reading(), reading(5))
     assert none.gpu_memory_total_mb is none.gpu_memory_used_mb is None
     assert none.gpu_utilization_percent is none.gpu_temperature_c is None
+
+
+def test_names_that_are_no_text_can_be_written_as_json_and_stay_apart() -> None:
+    names = "Mus\udce9e", "Mus\udce8e", "Musée"
+    later = reading(
+        5,
+        disks={name: DiskCounters(1, 1, 1.0) for name in names},
+        network={name: NetworkCounters(1, 1) for name in names},
+        children=[process(number, name=name) for number, name in enumerate(names)],
+        slow=SlowReading(
+            taken_at=100.0,
+            filesystems=[
+                FilesystemMetrics(mountpoint=f"/media/{name}", total_bytes=2, free_bytes=1, used_percent=50)
+                for name in names
+            ],
+            temperatures=[TemperatureMetrics(chip=name, sensor=name, celsius=20) for name in names],
+            frequency_mhz=None,
+        ),
+    )
+    holders = [GpuProcess(pid=number, name=name, memory_bytes=1) for number, name in enumerate(names)]
+    gpus = [GpuMetrics(index=0, name=names[0], processes=holders)]
+    metrics = derive(later, replace(later, monotonic_seconds=110.0), gpus, GpuBackend(status="ok"))
+    read = SystemMetrics.model_validate_json(metrics.model_dump_json())
+    assert read == metrics
+    for shown in (
+        [filesystem.mountpoint for filesystem in read.filesystems],
+        [disk.device for disk in read.disks],
+        [nic.interface for nic in read.network],
+        [sensor.sensor for sensor in read.temperatures],
+        [child.name for child in read.children],
+        [holder.name for holder in read.gpus[0].processes or ()],
+    ):
+        assert len(set(shown)) == 3
+        assert shown[2] is not None
+        assert shown[2].endswith("Musée")
 
 
 @pytest.mark.parametrize(("shift_seconds", "expected"), [(0.0, True), (0.9, True), (1.1, False), (-1.1, False)])

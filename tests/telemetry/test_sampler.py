@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ class _Gpus:
 
     def __init__(self, status: GpuStatus = "ok") -> None:
         self.status: GpuStatus = status
+        self.gpus = [GpuMetrics(index=0, utilization_percent=42.0)]
         self.asked: list[bool] = []
         self.is_closed = False
         self.go_on = threading.Event()
@@ -31,8 +33,7 @@ class _Gpus:
     def read(self, *, with_processes: bool) -> tuple[list[GpuMetrics], GpuBackend]:
         self.asked.append(with_processes)
         self.go_on.wait(30)
-        gpus = [GpuMetrics(index=0, utilization_percent=42.0)] if self.status == "ok" else []
-        return gpus, GpuBackend(status=self.status, detail="as told")
+        return self.gpus if self.status == "ok" else [], GpuBackend(status=self.status, detail="as told")
 
     def close(self) -> None:
         self.is_closed = True
@@ -191,6 +192,22 @@ async def test_readings_that_fail_leave_the_sampler_alive(caplog: pytest.LogCapt
             assert len(caplog.records) == 2, "once each time it begins to fail"
             is_broken = False
             assert (await _collect(sampler, 2))[1].is_continuous
+
+
+async def test_figures_that_make_no_sense_are_a_failure_that_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    gpus = _Gpus()
+    nonsense: Any = "plenty"
+    sound, gpus.gpus = gpus.gpus, [GpuMetrics.model_construct(index=0, memory_total_bytes=nonsense)]
+    with caplog.at_level(logging.WARNING, "ai_lab.telemetry.machine.sampler"):
+        async with _running(Sampler(interval_seconds=0.05, gpus=gpus)) as sampler:
+            await _until(lambda: sampler.statuses["host"].errors.get("TypeError", 0) >= 2)
+            read_at = sampler.statuses["host"].last_success_at
+            await _until(lambda: sampler.statuses["host"].errors["TypeError"] >= 5)
+            assert len(caplog.records) == 1
+            assert sampler.statuses["host"].last_success_at == read_at, "a failure is no success as well"
+            gpus.gpus = sound
+            assert (await sampler.first(10)).metrics.gpu_utilization_percent == 42.0
+            assert len(caplog.records) == 1
 
 
 async def test_a_loop_that_ends_ends_the_sampler() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import json
 import math
@@ -12,12 +13,15 @@ from typing import Any
 
 from ai_lab.clock import as_utc, now
 from ai_lab.errors import InvalidRequest, MetricNotFound
-from ai_lab.telemetry.history.reading_repository import Asked, HistoryReader, Step
+from ai_lab.telemetry.history.reading_repository import Asked, Figures, HistoryReader, Step
 from ai_lab.telemetry.history.repository import HOUR, MINUTE
 from ai_lab.telemetry.history.schemas import HistorySeries, KnownMetric, MetricHistory
 from ai_lab.telemetry.history.series import UNITS, unit_of
 
 MOST_POINTS = 5000
+#: Of all series of an answer together: a megabyte of JSON.
+_MOST_POINTS_IN_ALL = 20_000
+_DEFAULT_SECONDS = HOUR
 #: The coarsest level that gives this many points answers, so that a question reads some thousand rows at most.
 _ENOUGH_POINTS = 100
 _TIERS = (0, MINUTE, HOUR)
@@ -28,7 +32,7 @@ async def answer(
     reader: HistoryReader,
     metric: str,
     *,
-    start: datetime,
+    start: datetime | None,
     end: datetime,
     step_seconds: int | None,
     max_points: int,
@@ -38,21 +42,28 @@ async def answer(
 ) -> MetricHistory:
     """Answer ``History.query``.
 
-    Without a step it is chosen for ``max_points``. A given one is rounded up to what the level has: the interval of
-    the samples, minutes or hours. A level that was purged for a part of the range gives way to the next one. Steps
-    start at whole multiples of their length, so that the first may begin a little before ``start``.
+    Without a start it is an hour. Without a step it is chosen for ``max_points``, fewer where there are many series. A
+    given one is rounded up to what the level has: the interval of the samples, minutes or hours. A level that was
+    purged for a part of the range gives way to the next one. Steps start at whole multiples of their length, so that
+    the first may begin up to one step before ``start``.
     """
+    chosen = await _chosen_series(reader, metric, labels, host)
     first, last = _checked(start, end)
     if step_seconds is not None and step_seconds < 1:
         raise InvalidRequest("A step is at least one second.", param="step")
-    max_points = max(1, min(max_points, MOST_POINTS))
-    chosen = await _chosen_series(reader, metric, labels, host)
+    most_points = max(1, min(MOST_POINTS, _MOST_POINTS_IN_ALL // max(1, len({row["labels"] for row in chosen}))))
+    max_points = max(1, min(max_points, most_points))
     ids = [row["id"] for row in chosen]
     sample_seconds = max(1, math.ceil(interval_seconds))
     tier = _wanted_tier(last - first, step_seconds, max_points)
-    while tier < HOUR and await reader.reaches_further_back(ids, tier, first - first % max(tier, 1), last):
-        tier = _TIERS[_TIERS.index(tier) + 1]
-    step = _step(last - first, step_seconds, max_points, tier or sample_seconds)
+    tier = await _kept_tier(reader, ids, tier, first, last)
+    resolution = tier or sample_seconds
+    if step_seconds is None:
+        # One step less, because the first one may begin before the range.
+        step = _up(math.ceil((last - first) / max(1, max_points - 1)), resolution)
+    else:
+        step = _up(step_seconds, resolution)
+        _check_step(step, last - first, most_points, resolution)
     asked = Asked(first - first % step, last, tier, step, sample_seconds)
     return MetricHistory(
         metric=metric,
@@ -60,9 +71,21 @@ async def answer(
         from_=datetime.fromtimestamp(asked.start, UTC),
         to=datetime.fromtimestamp(last, UTC),
         step_seconds=step,
-        tier_seconds=tier or sample_seconds,
+        tier_seconds=resolution,
         series=await _series(reader, chosen, asked),
     )
+
+
+async def spread(reader: HistoryReader, metric: str, *, start: datetime, end: datetime, host: str) -> Figures | None:
+    """Answer ``History.spread``."""
+    ids = [row["id"] for row in await reader.metrics(metric) if row["host"] == host]
+    # A sample carries the second that it was taken in.
+    first, last = math.floor(as_utc(start).timestamp()), math.ceil(as_utc(end).timestamp())
+    if not ids or first >= last:
+        return None
+    tier = await _kept_tier(reader, ids, _wanted_tier(last - first, None, _ENOUGH_POINTS), first, last)
+    parts = await reader.parts_within(ids, tier, first, last)
+    return await reader.figures(parts, Asked(first, last, tier, 1, 1))
 
 
 async def known_metrics(reader: HistoryReader) -> list[KnownMetric]:
@@ -81,10 +104,11 @@ async def known_metrics(reader: HistoryReader) -> list[KnownMetric]:
     ]
 
 
-def _checked(start: datetime, end: datetime) -> tuple[int, int]:
+def _checked(start: datetime | None, end: datetime) -> tuple[int, int]:
     """Return the range in Unix seconds, cut off at this moment and before 1970."""
     present = int(now().timestamp())
-    first, last = (max(0, int(as_utc(moment).timestamp())) for moment in (start, end))
+    last = max(0, int(as_utc(end).timestamp()))
+    first = max(0, last - _DEFAULT_SECONDS if start is None else int(as_utc(start).timestamp()))
     if first >= last:
         raise InvalidRequest("The range is empty: `from` must be at least a second before `to`.", param="from")
     if first > present:
@@ -95,12 +119,11 @@ def _checked(start: datetime, end: datetime) -> tuple[int, int]:
 async def _chosen_series(
     reader: HistoryReader, metric: str, labels: Mapping[str, str], host: str | None
 ) -> list[dict[str, Any]]:
-    rows = await reader.metrics()
-    of_metric = [row for row in rows if row["name"] == metric]
+    of_metric = await reader.metrics(metric)
     if not of_metric and metric in UNITS and not labels and host is None:
         return []  # not measured yet, or not on this machine: an empty history, but no wrong name
     if not of_metric:
-        near = difflib.get_close_matches(metric, {row["name"] for row in rows} | set(UNITS), n=3)
+        near = difflib.get_close_matches(metric, await reader.names() | set(UNITS), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise MetricNotFound(f"Nothing of the name {metric!r} was measured here.{hint}", near)
     hosts = sorted({row["host"] for row in of_metric})
@@ -129,20 +152,21 @@ def _wanted_tier(seconds: int, step_seconds: int | None, max_points: int) -> int
     return next(tier for tier in reversed(_TIERS) if tier == 0 or seconds // tier >= enough)
 
 
-def _step(seconds: int, step_seconds: int | None, max_points: int, resolution: int) -> int:
-    """Return the length of a step: a multiple of ``resolution``."""
-    if step_seconds is None:
-        # One step less, because the first one may begin before the range.
-        return _up(math.ceil(seconds / max(1, max_points - 1)), resolution)
-    step = _up(step_seconds, resolution)
-    if seconds > step * MOST_POINTS:
-        least = _up(math.ceil(seconds / MOST_POINTS), resolution)
+async def _kept_tier(reader: HistoryReader, ids: list[int], tier: int, first: int, last: int) -> int:
+    """Return the first level from ``tier`` on that was not purged for a part of the range."""
+    while tier < HOUR and await reader.reaches_further_back(ids, tier, first - first % max(tier, 1), last):
+        tier = _TIERS[_TIERS.index(tier) + 1]
+    return tier
+
+
+def _check_step(step: int, seconds: int, most_points: int, resolution: int) -> None:
+    if seconds > step * most_points:
+        least = _up(math.ceil(seconds / most_points), resolution)
         raise InvalidRequest(
-            f"Steps of {step} s would make {math.ceil(seconds / step)} points of this range, and {MOST_POINTS} is the "
-            f"most. The smallest step possible for it is {least} s.",
+            f"Steps of {step} s would make {math.ceil(seconds / step)} points of this range, and {most_points} is the "
+            f"most for each of its series. The smallest step possible for it is {least} s.",
             param="step",
         )
-    return step
 
 
 def _up(seconds: int, resolution: int) -> int:
@@ -154,10 +178,21 @@ async def _series(reader: HistoryReader, chosen: list[dict[str, Any]], asked: As
     hosts: dict[str, list[str]] = defaultdict(list)
     for row in chosen:
         hosts[row["labels"]].append(row["host"])
-    parts = await reader.parts(ids, asked)
+    parts = await reader.parts(ids, asked.tier, asked.start, asked.end)
     steps = await reader.points(parts, asked)
     shortest = (_GAP_INTERVALS - 1) * asked.sample_seconds  # a row covers an interval itself
     holes = await reader.holes(parts, asked, longer_than=shortest, is_one_host=len(ids) == len(hosts))
+    # Thousands of points would hold up everybody else.
+    return await asyncio.to_thread(_lines, hosts, steps, holes, asked, shortest)
+
+
+def _lines(
+    hosts: Mapping[str, list[str]],
+    steps: Mapping[str, list[Step]],
+    holes: Mapping[str, list[tuple[int, int]]],
+    asked: Asked,
+    shortest: int,
+) -> list[HistorySeries]:
     until = min(asked.end, int(now().timestamp()))
     return [
         HistorySeries(

@@ -29,11 +29,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of some series on one level (0: samples) from ``since`` on."""
+    """The rows of some series on one level (0: samples) of ``[since, until)``."""
 
     level: int
     ids: Sequence[int]
     since: int
+    until: int
 
 
 class Step(NamedTuple):
@@ -47,16 +48,29 @@ class Step(NamedTuple):
     last: int
 
 
+class Figures(NamedTuple):
+    """What samples come to."""
+
+    mean: float
+    min: float
+    max: float
+
+
 class HistoryReader:
     """Statements of one snapshot."""
 
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
 
-    async def metrics(self) -> list[dict[str, Any]]:
-        """Return name, unit, labels, host and id of every series, in order."""
+    async def metrics(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return name, unit, labels, host and id of every series, or of those of one metric, in order."""
         columns = metric_series.c
-        return every(await self._db.execute(select(metric_series).order_by(columns.name, columns.labels, columns.host)))
+        chosen = select(metric_series).order_by(columns.name, columns.labels, columns.host)
+        return every(await self._db.execute(chosen if name is None else chosen.where(columns.name == name)))
+
+    async def names(self) -> set[str]:
+        """Return the names of all metrics."""
+        return set((await self._db.execute(select(metric_series.c.name).distinct())).scalars())
 
     async def reaches_further_back(self, ids: Sequence[int], tier: int, start: int, end: int) -> bool:
         """Return whether a level above ``tier`` knows of a time in ``[start, end)`` that ``tier`` knows nothing of."""
@@ -75,28 +89,58 @@ class HistoryReader:
                 return True
         return False
 
-    async def parts(self, ids: Sequence[int], asked: Asked) -> list[Part]:
-        """Return where the rows of a question lie: on its level, and below it for what is not rolled up yet."""
-        parts, levels = [Part(asked.tier, ids, asked.start)], [tier for tier in (HOUR, MINUTE) if tier <= asked.tier]
+    async def parts(self, ids: Sequence[int], tier: int, begin: int, end: int) -> list[Part]:
+        """Return where the rows of ``[begin, end)`` lie: on this level, and below it for what is not rolled up yet."""
+        parts, levels = [Part(tier, ids, begin, end)], [level for level in (HOUR, MINUTE) if level <= tier]
         if not levels:
             return parts
         columns = metric_rollups.c
         newest = [
             select(func.max(columns.start))
             .where(columns.tier == level, columns.series_id == metric_series.c.id)
-            .where(columns.start >= literal(asked.start, BigInteger), columns.start < literal(asked.end, BigInteger))
+            .where(columns.start >= literal(begin, BigInteger), columns.start < literal(end, BigInteger))
             .scalar_subquery()
             for level in levels
         ]
         below: dict[tuple[int, int], list[int]] = {}
         rows = await self._db.execute(select(metric_series.c.id, *newest).where(metric_series.c.id.in_(ids)))
         for series_id, *starts in rows:
-            since = asked.start
+            since = begin
             for level, start in zip(levels, starts, strict=True):
                 since = since if start is None else start + level
                 below.setdefault((0 if level == MINUTE else MINUTE, since), []).append(series_id)
         # One part for all series that are rolled up equally far, as they are nearly always.
-        return parts + [Part(level, group, since) for (level, since), group in below.items() if since < asked.end]
+        return parts + [Part(level, group, since, end) for (level, since), group in below.items() if since < end]
+
+    async def parts_within(self, ids: Sequence[int], tier: int, begin: int, end: int) -> list[Part]:
+        """Return the parts of ``[begin, end)`` without anything outside: at its ends, the rows of the levels below."""
+        if begin >= end:
+            return []
+        if not tier:
+            return [Part(0, ids, begin, end)]
+        first, last, lower = begin + -begin % tier, end - end % tier, 0 if tier == MINUTE else MINUTE
+        if first >= last:
+            return await self.parts_within(ids, lower, begin, end)
+        return [
+            *await self.parts_within(ids, lower, begin, first),
+            *await self.parts(ids, tier, first, last),
+            *await self.parts_within(ids, lower, last, end),
+        ]
+
+    async def figures(self, parts: Sequence[Part], asked: Asked) -> Figures | None:
+        """Return what all samples come to together; None where there are none."""
+        columns = _rows(parts, asked).c
+        count, *figures = (
+            await self._db.execute(
+                select(
+                    func.sum(columns["count"]),
+                    func.sum(columns["sum"]) / func.sum(columns["count"]),
+                    func.min(columns["min"]),
+                    func.max(columns["max"]),
+                )
+            )
+        ).one()
+        return Figures(*figures) if count else None
 
     async def points(self, parts: Sequence[Part], asked: Asked) -> dict[str, list[Step]]:
         """Return, by labels, the steps that have samples, all machines in one, in order."""
@@ -145,10 +189,9 @@ class HistoryReader:
 def _rows(parts: Sequence[Part], asked: Asked) -> Subquery:
     """Return the rows of all parts. All numbers are bound: questions of a kind are one statement, compiled once."""
     rollups, samples = metric_rollups.c, metric_samples.c
-    end = literal(asked.end, BigInteger)
     chosen: list[Select[Any]] = []
     for part in parts:
-        since = literal(part.since, BigInteger)
+        since, end = literal(part.since, BigInteger), literal(part.until, BigInteger)
         if part.level:
             figures: Sequence[Any] = (rollups["count"], rollups["sum"], rollups["min"], rollups["max"])
             rows = _part(part.ids, asked, rollups.start, part.level, figures)

@@ -34,7 +34,7 @@ class MetricHistory(BaseModel):
 
     metric: str
     unit: str
-    from_: datetime = Field(alias="from", description="Start of the first step: the asked one, or a little before.")
+    from_: datetime = Field(alias="from", description="Start of the first step: up to one step before the asked one.")
     to: datetime
     step_seconds: int
     tier_seconds: int = Field(description="What the points are made of: 3600 and 60 are stored figures, less samples.")

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,8 +17,8 @@ from datetime import datetime
 from ai_lab.clock import as_utc
 from ai_lab.database import Database
 from ai_lab.errors import DatabaseUnavailable
-from ai_lab.telemetry.history.query import answer, known_metrics
-from ai_lab.telemetry.history.reading_repository import HistoryReader
+from ai_lab.telemetry.history.query import answer, known_metrics, spread
+from ai_lab.telemetry.history.reading_repository import Figures, HistoryReader
 from ai_lab.telemetry.history.repository import HOUR, MINUTE, HistoryRepository
 from ai_lab.telemetry.history.retention import DAY, Retention
 from ai_lab.telemetry.history.schemas import KnownMetric, MetricHistory
@@ -29,6 +30,8 @@ MOST_SERIES = 120
 MOST_WAITING = 720
 _SAMPLES_AT_ONCE = 60
 _ACTIVE_SECONDS = 900
+_FLUSH_WAIT_SECONDS = 0.05
+_CLOCK_SET_SECONDS = HOUR
 #: What one transaction of a purge covers of one series: some hundred rows, so that no request waits for it.
 _CHUNK_SECONDS = {0: HOUR, MINUTE: 12 * HOUR, HOUR: 30 * DAY}
 
@@ -46,10 +49,13 @@ class History:
         self._retention = retention
         self._waiting: deque[tuple[int, dict[Series, float]]] = deque()
         self._flushing = asyncio.Lock()
+        self._catching_up: asyncio.Task[int] | None = None
         self._rolling = asyncio.Lock()
         # Hours with samples that are not rolled up yet -> the first such minute.
         self._touched: dict[int, int] = {}
         self._is_caught_up = False
+        self._first_purge: tuple[int, float] | None = None  # by the wall clock and by the one that nobody sets
+        self._distrusts_clock = False
         self.levels = retention.fitted(0, is_sqlite=database.is_sqlite)  # how long what is kept, as of the last purge
         self.dropped_samples = 0
         self.dropped_series = 0
@@ -107,8 +113,11 @@ class History:
                 await self._roll_up_hour(hour, moment)
 
     async def purge(self, now: datetime) -> None:
-        """Delete what is older than its level is kept, never before the level above was made of it."""
-        moment = int(as_utc(now).timestamp())
+        """Delete what is older than its level is kept, never before the level above was made of it.
+
+        Where the clock was set far forward since the first purge, the time that passed since then counts instead.
+        """
+        moment = self._believable(int(as_utc(now).timestamp()))
         async with self._database.reading() as db:
             series_count, host_count = await HistoryRepository(db).active_series(moment - _ACTIVE_SECONDS)
         per_host = math.ceil(series_count / max(1, host_count))
@@ -125,14 +134,14 @@ class History:
         self,
         metric: str,
         *,
-        start: datetime,
+        start: datetime | None,
         end: datetime,
         step_seconds: int | None = None,
         max_points: int = 300,
         labels: Mapping[str, str] | None = None,
         host: str | None = None,
     ) -> MetricHistory:
-        """Return what was measured from ``start`` to ``end``, see ``history_query.answer`` for the rules.
+        """Return what was measured from ``start`` to ``end``; the rules are those of ``query.answer``.
 
         Raises:
             InvalidRequest: the range or the step cannot be answered; the text says what can.
@@ -153,11 +162,37 @@ class History:
                 interval_seconds=self._retention.interval_seconds,
             )
 
+    async def spread(self, metric: str, *, start: datetime, end: datetime) -> Figures | None:
+        """Return mean, least and greatest of this machine's samples from ``start`` to ``end``; None without any.
+
+        Where no samples are kept it is made of the whole minutes, or hours, of the range.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be read.
+        """
+        await self._flush_if_possible()
+        async with self._database.reading() as db:
+            return await spread(HistoryReader(db), metric, start=start, end=end, host=self._host)
+
     async def known(self) -> list[KnownMetric]:
         """Return every metric that something was remembered of, by name."""
         await self._flush_if_possible()
         async with self._database.reading() as db:
             return await known_metrics(HistoryReader(db))
+
+    def _believable(self, moment: int) -> int:
+        """Return ``moment``, but no later than the time that passed explains: else a wrong clock would delete all."""
+        running = _running_seconds()
+        wall, first_running = self._first_purge = self._first_purge or (moment, running)
+        latest = int(wall + running - first_running) + _CLOCK_SET_SECONDS
+        if moment > latest and not self._distrusts_clock:
+            self._distrusts_clock = True
+            _log.warning(
+                "The clock was set forward by %d s. No history is deleted for that; where the new time is right, "
+                "start the server again.",
+                moment - latest + _CLOCK_SET_SECONDS,
+            )
+        return min(moment, latest)
 
     def _drop_oldest(self) -> None:
         while len(self._waiting) > MOST_WAITING:
@@ -165,8 +200,13 @@ class History:
             self.dropped_samples += 1
 
     async def _flush_if_possible(self) -> None:
+        """Flush before reading, but wait for other writers only a moment; the flush itself goes on."""
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self.flush())
+        done, _ = await asyncio.wait({self._catching_up}, timeout=_FLUSH_WAIT_SECONDS)
         try:
-            await self.flush()
+            for task in done:
+                task.result()
         except DatabaseUnavailable:  # reading may still work: a full disk, another writer
             _log.debug("The newest samples are not written yet.")
 
@@ -219,3 +259,8 @@ class History:
                         await repository.roll_up(HOUR, at - at % HOUR, chunk_end, series_id)
                     await repository.delete(tier, series_id, chunk_end)
                     at = (await repository.oldest_of(tier, series_id)) or end
+
+
+def _running_seconds() -> float:
+    """Return a clock that nobody sets, with the time that the machine slept where the system counts it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

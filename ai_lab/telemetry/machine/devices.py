@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ _BLOCK_DEVICES = Path("/sys/block")
 _NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "zd", "sr", "fd")
 #: The loopback, and the ends of containers' and guests' cables: these come and go under ever new names, and what they
 #: carry outside is counted at the real interface.
-_NOT_INTERFACES = re.compile(r"(lo\d*$|Loopback|veth|cali|lxc|vnet|tap|ifb)")
+_NOT_INTERFACES = re.compile(r"(lo\d*$|Loopback|veth|cali|lxc|vnet|tap|ifb|br-[0-9a-f]{12}$)")
 #: Filesystems on the machine's own disks. One on a network or in a program can hang whoever asks for its size.
 _LOCAL_FILESYSTEMS = {
     *("apfs", "bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "msdos", "nilfs2", "ntfs"),
@@ -106,7 +107,7 @@ def own_mountpoints(mounts: Iterable[Mount]) -> list[str]:
     by_device: dict[str, str] = {}
     for mountpoint in sorted(visible, key=lambda path: (len(path), path)):
         mount = visible[mountpoint]
-        if _is_local(mountpoint, mount.fstype.lower()) and Path(mountpoint).is_dir():  # or a single file
+        if _is_local(mountpoint, mount.fstype.lower()) and os.path.isdir(mountpoint):  # noqa: PTH112 - Path.is_dir raises where we may not look
             by_device.setdefault(mount.device, mountpoint)
     return list(by_device.values())
 
@@ -128,11 +129,13 @@ def _filesystem(mountpoint: str) -> FilesystemMetrics | None:
         return None
     if not usage.total:
         return None
+    # On macOS several volumes share the room of one disk, and "used" is of this one alone: little, on the system's.
+    used = usage.total - usage.free if sys.platform == "darwin" else usage.used
     return FilesystemMetrics(
         mountpoint=mountpoint,
         total_bytes=usage.total,
         free_bytes=usage.free,
-        used_percent=100 * usage.used / (usage.used + usage.free) if usage.used + usage.free else 0.0,
+        used_percent=100 * used / (used + usage.free) if used + usage.free else 0.0,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +39,7 @@ _FAILURES: dict[str, tuple[GpuStatus, str]] = {
         "library and kernel module of the NVIDIA driver differ, as after an update: reboot the machine",
     ),
 }
+_NO_DRIVER = GpuBackend(status="no_driver", detail=_FAILURES["library_not_found"][1])
 
 
 class GpuReader:
@@ -126,7 +129,8 @@ class _Driver:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._devices: list[Device] = []
-        self._backend = GpuBackend(status="no_driver")
+        self._nvml: ModuleType | None = None
+        self._backend = _NO_DRIVER
         self._most_devices = 0
         self._is_open = False
         self._open_at = -math.inf
@@ -134,10 +138,17 @@ class _Driver:
 
     def read(self, *, with_processes: bool) -> Reading:
         """Return what can be read now."""
-        nvml = import_module("pynvml")  # takes a tenth of a second
         moment = self._clock()
+        is_due = moment >= self._open_at
+        if is_due and self._nvml is None and _has_library():
+            self._nvml = import_module("pynvml")  # takes a tenth of a second and some megabytes
+        nvml = self._nvml
+        if nvml is None:
+            if is_due:
+                self._open_later(moment)
+            return [], self._backend
         try:
-            if moment >= self._open_at:
+            if is_due:
                 self._open(nvml)
             gpus = [device.read(moment=moment, with_processes=with_processes) for device in self._devices]
         except (nvml.NVMLError, *_UNEXPECTED) as error:
@@ -148,20 +159,22 @@ class _Driver:
         if backend.status == "ok" and backend.detail is None:
             self._retry_seconds = _FIRST_RETRY_SECONDS
         elif self._open_at == math.inf:
-            self._open_at = moment + self._retry_seconds
-            self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
+            self._open_later(moment)
         return [gpu for gpu, device in zip(gpus, self._devices, strict=True) if device.is_ours], backend
 
     def close(self) -> None:
         """Drop all handles and let go of the library."""
         self._devices = []
-        if self._is_open:
+        if self._nvml and self._is_open:
             self._is_open = False
-            nvml = import_module("pynvml")
             try:
-                nvml.nvmlShutdown()
-            except nvml.NVMLError:
+                self._nvml.nvmlShutdown()
+            except self._nvml.NVMLError:
                 _log.debug("NVML does not shut down", exc_info=True)
+
+    def _open_later(self, moment: float) -> None:
+        self._open_at = moment + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
 
     def _open(self, nvml: ModuleType) -> None:
         self.close()
@@ -191,6 +204,17 @@ class _Driver:
         elif all(device.failure for device in ours):
             status = "error"
         return backend.model_copy(update={"status": status, "detail": "; ".join(faults) or None})
+
+
+def _has_library() -> bool:
+    """Return whether there is anything that the module ``pynvml`` could load; most machines have no such driver."""
+    if sys.platform == "win32":  # several places are possible, which the module knows
+        return True
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _failed(error: Exception) -> GpuBackend:

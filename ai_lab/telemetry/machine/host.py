@@ -49,12 +49,13 @@ _COUNTED_ELSEWHERE = {"guest", "guest_nice", "interrupt", "dpc"}
 
 @dataclass(frozen=True, slots=True)
 class SlowReading:
-    """What is read less often."""
+    """What is read less often; ``faults`` as in ``HostReading``, and they last as long."""
 
     taken_at: float
     filesystems: list[FilesystemMetrics]
     temperatures: list[TemperatureMetrics]
     frequency_mhz: float | None
+    faults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class HostReader:
         """
         faults: dict[str, str] = {}
 
-        def part(name: str, read: Callable[[], _Part]) -> _Part | None:
+        def part(name: str, read: Callable[[], _Part], faults: dict[str, str] = faults) -> _Part | None:
             try:
                 return read()
             except READ_ERRORS as error:
@@ -150,11 +151,13 @@ class HostReader:
         is_slow_due = self._slow is None or moment - self._slow.taken_at >= SLOW_SECONDS
         process, children = self._processes.read(thorough=is_slow_due)
         if self._slow is None or is_slow_due:
+            slow_faults: dict[str, str] = {}
             self._slow = SlowReading(
                 taken_at=moment,
-                filesystems=part("filesystems", read_filesystems) or [],
-                temperatures=part("temperatures", read_temperatures) or [],
-                frequency_mhz=part("frequency", _frequency_mhz),
+                filesystems=part("filesystems", read_filesystems, slow_faults) or [],
+                temperatures=part("temperatures", read_temperatures, slow_faults) or [],
+                frequency_mhz=part("frequency", _frequency_mhz, slow_faults),
+                faults=slow_faults,
             )
         return HostReading(
             taken_at=taken_at,
@@ -177,7 +180,7 @@ class HostReader:
             process=process,
             children=children,
             slow=self._slow,
-            faults=faults,
+            faults=faults | self._slow.faults,
         )
 
 

@@ -64,8 +64,6 @@ class Device:
             self._slices.find()
             self._static.ask(["name"], lambda: {"name": nvml.nvmlDeviceGetName(handle)})
             self._static.ask(["uuid"], lambda: {"uuid": nvml.nvmlDeviceGetUUID(handle)})
-            limit = "power_limit_watts"
-            self._static.ask([limit], lambda: {limit: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / _MILLI})
         except nvml.NVMLError as error:
             self._fail(error)
 
@@ -127,6 +125,8 @@ class Device:
             now.ask(_UTILIZATION, self._utilization)
         now.ask(["temperature_celsius"], self._temperature, self._earlier_temperature)
         now.ask(["power_watts"], lambda: {"power_watts": nvml.nvmlDeviceGetPowerUsage(handle) / _MILLI})
+        limit = "power_limit_watts"
+        now.ask([limit], lambda: {limit: nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / _MILLI})
         joules = "energy_joules"
         now.ask([joules], lambda: {joules: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / _MILLI})
         now.ask(["throttle_reasons"], self._throttle, self._earlier_throttle)

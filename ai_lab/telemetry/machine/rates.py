@@ -61,8 +61,7 @@ def derive(earlier: HostReading, later: HostReading, gpus: list[GpuMetrics], gpu
     """Return the metrics of the time between two readings, which must be some time apart."""
     seconds = later.monotonic_seconds - earlier.monotonic_seconds
     cpu, memory = _cpu(earlier, later, seconds), _memory(earlier, later, seconds)
-    gpu_used = _first([gpu.memory_used_bytes for gpu in gpus])
-    gpu_total = _first([gpu.memory_total_bytes for gpu in gpus])
+    gpu = gpus[0] if gpus else GpuMetrics(index=0)
     before = {process.pid: process for process in (earlier.process, *earlier.children)}
     return SystemMetrics(
         timestamp=later.taken_at,
@@ -70,10 +69,10 @@ def derive(earlier: HostReading, later: HostReading, gpus: list[GpuMetrics], gpu
         cpu_usage_percent=cpu.usage_percent,
         memory_usage_percent=memory.usage_percent,
         memory_usage_bytes=memory.used_bytes,
-        gpu_utilization_percent=_first([gpu.utilization_percent for gpu in gpus]),
-        gpu_memory_used_mb=None if gpu_used is None else gpu_used / _MIB,
-        gpu_memory_total_mb=None if gpu_total is None else gpu_total / _MIB,
-        gpu_temperature_c=_first([gpu.temperature_celsius for gpu in gpus]),
+        gpu_utilization_percent=gpu.utilization_percent,
+        gpu_memory_used_mb=_mib(gpu.memory_used_bytes),
+        gpu_memory_total_mb=_mib(gpu.memory_total_bytes),
+        gpu_temperature_c=gpu.temperature_celsius,
         scope="container" if later.container else "host",
         interval_seconds=seconds,
         cpu=cpu,
@@ -164,7 +163,7 @@ def _sum(cores: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _busy(shares: dict[str, float]) -> float:
-    return sum(percent for mode, percent in shares.items() if mode not in {"idle", "iowait"})
+    return min(100.0, sum(percent for mode, percent in shares.items() if mode not in {"idle", "iowait"}))
 
 
 def _of(shares: dict[str, float] | None, *modes: str) -> float | None:
@@ -265,5 +264,5 @@ def _share(before: float | None, after: float | None, whole: float) -> float | N
     return None if grown is None else min(100.0, 100 * grown / whole)
 
 
-def _first(values: list[float | None] | list[int | None]) -> float | None:
-    return next((value for value in values if value is not None), None)
+def _mib(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / _MIB

@@ -146,13 +146,19 @@ class Sampler:
     def _take(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a snapshot, or only a reading where there is none to compare it with."""
         try:
-            reading = self._read_host()
+            began = time.perf_counter()
+            reading = self._host.read()
+            duration_seconds = time.perf_counter() - began
             earlier, self._reading = self._reading, reading
-            if earlier is None:
-                return
-            metrics = derive(earlier, reading, *self._read_gpus())
+            metrics = derive(earlier, reading, *self._read_gpus()) if earlier else None
         except READ_ERRORS as error:
             self._failed("anything", type(error).__name__, str(error))
+            return
+        self._succeeded("host", duration_seconds)
+        self._failing &= reading.faults.keys()
+        for part, error_type in reading.faults.items():
+            self._failed(part, error_type, "the other parts go on")
+        if earlier is None or metrics is None:
             return
         previous = self._latest
         snapshot = Snapshot(
@@ -173,15 +179,6 @@ class Sampler:
         for listener in self._listeners:
             asyncio.get_running_loop().call_soon(listener, snapshot)  # one that fails does not stop the others
 
-    def _read_host(self) -> HostReading:
-        began = time.perf_counter()
-        reading = self._host.read()
-        self._succeeded("host", began)
-        self._failing &= reading.faults.keys()
-        for part, error_type in reading.faults.items():
-            self._failed(part, error_type, "the other parts go on")
-        return reading
-
     def _read_gpus(self) -> tuple[list[GpuMetrics], GpuBackend]:
         began, moment = time.perf_counter(), time.monotonic()
         with_processes = moment - self._gpu_processes_read_at >= SLOW_SECONDS
@@ -191,11 +188,10 @@ class Sampler:
         if backend.status in {"error", "no_permission"}:
             self._count("gpu", backend.status)
         else:
-            self._succeeded("gpu", began)
+            self._succeeded("gpu", time.perf_counter() - began)
         return gpus, backend
 
-    def _succeeded(self, source: Source, began: float) -> None:
-        duration_seconds = time.perf_counter() - began
+    def _succeeded(self, source: Source, duration_seconds: float) -> None:
         self.statuses[source] = replace(
             self.statuses[source], last_success_at=time.time(), duration_seconds=duration_seconds
         )

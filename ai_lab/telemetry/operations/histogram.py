@@ -85,15 +85,11 @@ class DurationHistogram:
         last = max(0, math.ceil(math.log(seconds * 1e6) * _PER_LOG))
         return sum(count for bucket, count in self.counts().items() if bucket <= last)
 
-    def quantile(self, share: float) -> float | None:
-        """Return the smallest duration that at least ``share`` (0 to 1) of all are not above, within 1 %.
-
-        None where nothing was recorded. ``quantile(0)`` and ``quantile(1)`` are exact.
-        """
-        return self.quantiles((share,))[0]
-
     def quantiles(self, shares: tuple[float, ...]) -> list[float | None]:
-        """Return several quantiles in one pass; ``shares`` ascend."""
+        """Return for each share (0 to 1, ascending) the smallest duration that so many are not above, within 1 %.
+
+        None where nothing was recorded. The quantiles of 0 and 1 are exact.
+        """
         ranked = sorted(self.counts().items())
         total = sum(count for _, count in ranked)
         if not total:
@@ -124,22 +120,6 @@ class DurationHistogram:
     def _estimate(self, bucket: int) -> float:
         middle = 2 * _GROWTH**bucket / (_GROWTH + 1) * 1e-6
         return min(max(middle, self.minimum), self.maximum)
-
-    def encode(self) -> bytes:
-        """Return a compact form to store."""
-        return pack(None, [self])
-
-    @classmethod
-    def decode(cls, stored: bytes) -> DurationHistogram:
-        """Return what ``encode`` was called on.
-
-        Raises:
-            DamagedCounts: these are not its bytes.
-        """
-        _, histograms = unpack(stored)
-        if len(histograms) != 1:
-            raise DamagedCounts("Stored counts are damaged: there is not one histogram.")
-        return histograms[0]
 
 
 def pack(about: Any, histograms: Sequence[DurationHistogram]) -> bytes:

@@ -5,6 +5,7 @@ Nothing heavy is loaded before it is needed: a notebook that only times function
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from threading import RLock
@@ -17,13 +18,15 @@ from ai_lab.telemetry.operations.slot import OperationSlot
 if TYPE_CHECKING:
     from ai_lab.telemetry.machine.sampler import Snapshot, SourceStatus
 
-_SLOT_SECONDS = 60
-_SLOTS = 24 * 60
+_SLOT_SECONDS = 300
+_SLOTS = 24 * 12
 _MOST_VALUES = 500
+#: Without persistence mode the driver is started anew each time, which takes up to three seconds.
+_DRIVER_SECONDS = 5.0
 
 
 class LocalTelemetry:
-    """Recorded minute by minute for a day, and in total since the process began. Safe for several threads at once."""
+    """Calls in slots of five minutes for a day, and in total since the process began. Safe for several threads."""
 
     def __init__(self) -> None:
         self._operations = Operations(slot_seconds=_SLOT_SECONDS, most_waiting=_SLOTS)
@@ -47,12 +50,14 @@ class LocalTelemetry:
         """Keep a figure of the caller's own: count, sum, least, greatest and last.
 
         Raises:
-            InvalidRequest: it is no number, or there are 500 names already.
+            InvalidRequest: it is no finite number, or there are 500 names already.
         """
         try:
             number = float(value)
-        except (TypeError, ValueError):
-            raise InvalidRequest("A metric's value must be a number.", param="value") from None
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InvalidRequest("A metric's value must be a finite number.", param="value")
         with self._lock:
             if name not in self._values and len(self._values) >= _MOST_VALUES:
                 raise InvalidRequest(f"At most {_MOST_VALUES} metrics of your own have room.", param="name")
@@ -63,7 +68,7 @@ class LocalTelemetry:
             seen["last"] = number
 
     async def sample(self) -> Snapshot:
-        """Look at the machine for a quarter of a second.
+        """Look at the machine for a quarter of a second, or for as long as a sleeping GPU driver takes to wake up.
 
         Raises:
             TimeoutError: it cannot be read.
@@ -71,10 +76,10 @@ class LocalTelemetry:
         from ai_lab.telemetry.machine.gpu import GpuReader  # noqa: PLC0415 - see above
         from ai_lab.telemetry.machine.sampler import Sampler  # noqa: PLC0415 - see above
 
-        sampler = Sampler(interval_seconds=60, gpus=GpuReader())
+        sampler = Sampler(interval_seconds=60, gpus=GpuReader(timeout_seconds=_DRIVER_SECONDS))
         await sampler.start()
         try:
-            self._snapshot = await sampler.first(timeout_seconds=5)
+            self._snapshot = await sampler.first(timeout_seconds=_DRIVER_SECONDS + 5)
         finally:
             self.statuses = sampler.statuses
             await sampler.close()
@@ -83,7 +88,7 @@ class LocalTelemetry:
     async def summary(self, hours: float) -> dict[str, Any]:
         """Return what ``GET /performance/summary`` would, of this process alone, and ``recorded``: its own figures.
 
-        Calls are kept minute by minute for a day, so the window reaches back to the last whole minute before it.
+        Calls are kept in slots of five minutes for a day; the window begins at the edge of one.
 
         Raises:
             InvalidRequest: no such window.

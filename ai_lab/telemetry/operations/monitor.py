@@ -66,6 +66,7 @@ def _monitored(function: Any, *, name: str | None = None) -> Any:
     if isinstance(function, staticmethod | classmethod):
         return type(function)(_monitored(function.__func__, name=name))
     name = name or cast("str", getattr(function, "__qualname__", repr(function)))
+    name = name.encode("utf-8", "backslashreplace").decode()  # half characters can be shown nowhere
     if inspect.iscoroutinefunction(function):
         return _coroutine(function, name)
     if inspect.isasyncgenfunction(function):

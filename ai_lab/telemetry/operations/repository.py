@@ -80,6 +80,13 @@ class OperationRepository:
         statement = select(table).where(table.c.tier == tier, near, inside)
         return every(await self._db.execute(statement.order_by(table.c.start)))
 
+    async def stored(self, keys: set[Key]) -> set[Key]:
+        """Return which of these slots of ten seconds are there."""
+        table = operation_slots
+        mine = tuple_(table.c.writer_id, table.c.start).in_(keys)
+        found = await self._db.execute(select(table.c.writer_id, table.c.start).where(table.c.tier == TIERS[0], mine))
+        return {(row.writer_id, row.start) for row in found}
+
     async def covering(self, start: int, end: float) -> list[Row]:
         """Return rows that hold every slot from ``start`` to ``end`` once; the longest ones that fit.
 

@@ -13,7 +13,16 @@ from collections.abc import Callable
 from threading import RLock
 
 from ai_lab.clock import new_id
-from ai_lab.telemetry.operations.slot import MOST_NAMES, MOST_SLOWEST, OTHER, Kind, OperationSlot, SlowOperation, merged
+from ai_lab.telemetry.operations.slot import (
+    MOST_NAMES,
+    MOST_SLOWEST,
+    OTHER,
+    Kind,
+    OperationSlot,
+    SlowOperation,
+    merged,
+    part_of,
+)
 
 SLOT_SECONDS = 10
 _MOST_CHARACTERS = 200
@@ -91,7 +100,8 @@ class Operations:
             slot = self._current
             if not 0 <= at - slot.start < self.slot_seconds:
                 slot = self._turn(at)
-            slot.count_up(_cut(name), amount)
+            what, blank, of = name.partition(" ")
+            slot.count_up(_cut(what) + blank + _cut(of), amount)
 
     def finished(self, *, everything: bool = False) -> list[OperationSlot]:
         """Return the slots that can be stored, the oldest first; they stay readable until ``forget`` is told of them.
@@ -171,11 +181,12 @@ class Operations:
         name = _cut(name)
         if (kind, name) not in self._names:
             if len(self._names) >= MOST_NAMES:
-                return OTHER
+                return OTHER + part_of(name)
             self._names.add((kind, name))
         return name
 
 
 def _cut(name: str) -> str:
-    """Return a name that every output can show: not endless, no half characters (lone surrogates)."""
-    return name[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()
+    """Return a name that every output can show: not endless, no half characters (lone surrogates); it stays a part."""
+    part = part_of(name)
+    return name.removesuffix(part)[:_MOST_CHARACTERS].encode("utf-8", "replace").decode() + part

@@ -19,6 +19,11 @@ PARTS = (" first_token", " output_token")
 OTHER = "other"
 
 
+def part_of(name: str) -> str:
+    """Return the one of ``PARTS`` that a name ends in; empty for whole operations."""
+    return next((part for part in PARTS if name.endswith(part)), "")
+
+
 class SlowOperation(NamedTuple):
     """One of the slowest operations; ``at`` is when it ended, in seconds since 1970."""
 
@@ -72,13 +77,14 @@ class OperationSlot:
         """Return the timing of an operation, a new one if need be."""
         key = (kind, name)
         if key not in self.timings and len(self.timings) >= MOST_NAMES:
-            key = (kind, OTHER)
+            key = (kind, OTHER + part_of(name))
         return self.timings.setdefault(key, Timing())
 
     def count_up(self, name: str, amount: float) -> None:
         """Add to a counter."""
         if name not in self.counters and len(self.counters) >= MOST_NAMES:
-            name = OTHER
+            what, blank, _ = name.partition(" ")
+            name = what + blank + OTHER if blank else OTHER
         self.counters[name] = self.counters.get(name, 0) + amount
 
     def keep_if_slow(self, operation: SlowOperation) -> None:

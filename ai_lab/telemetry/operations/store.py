@@ -13,8 +13,10 @@ from ai_lab.telemetry.operations.service import Operations
 from ai_lab.telemetry.operations.slot import OperationSlot, merged
 from ai_lab.telemetry.operations.window import OperationWindow, put_together
 
-_SHORT, _HOUR, _DAY = TIERS[0], TIERS[2], TIERS[3]
-_KEPT_SECONDS = {10: 48 * 3600, 300: 48 * 3600, 3600: 730 * 86400, 86400: 730 * 86400}
+_SHORT, _DAY = TIERS[0], TIERS[-1]
+#: A slot of a busy server takes kilobytes, whatever its length: fine ones are kept for as long as a look needs them.
+KEPT_SECONDS = {10: 2 * 3600, 300: 48 * 3600, 3600: 7 * 86400, 86400: 730 * 86400}
+_LONGER = dict(itertools.pairwise(TIERS))
 #: Sums wait this long for slots still to be flushed; what comes later is added to them.
 _LATE_SECONDS = 60
 _AT_ONCE = 8
@@ -80,7 +82,7 @@ class OperationStore:
                 is_done = await _sum_some_up(repository, until)
 
     async def purge(self, now: float) -> None:
-        """Remove what is older than it is kept, short slots only once their hour is summed up."""
+        """Remove what is older than it is kept, and summed up where a longer row is to follow."""
         for tier in TIERS:
             async with self._database.reading() as db:
                 begin = await OperationRepository(db).oldest(tier)
@@ -88,20 +90,25 @@ class OperationStore:
             while begin is not None and begin < before:  # a day at a time: other writers wait for no more than that
                 until = min(before, begin + _DAY)
                 async with self._database.transaction() as db:
-                    await OperationRepository(db).remove(tier, begin, until, summed_by=_HOUR if tier < _HOUR else None)
+                    await OperationRepository(db).remove(tier, begin, until, summed_by=_LONGER.get(tier))
                 begin = until
 
     async def window(self, start: float, end: float) -> OperationWindow:
         """Return all that happened from ``start`` to ``end`` (seconds since 1970), stored or not.
 
-        The window begins at the slot that ``start`` lies in: ten seconds long, an hour where only hours are kept.
+        The window begins at the slot that ``start`` lies in, of the shortest ones kept of that time: ten seconds for
+        two hours, five minutes for two days, an hour for a week, then a day (UTC). At its end it is always exact.
         """
-        step = _SHORT if start >= _kept_since(_SHORT, end) else _HOUR
+        step = next((tier for tier in TIERS if start >= _kept_since(tier, end)), _DAY)
         first = int(start // step) * step
         async with self._moving:
             live = self._operations.readable()
             async with self._database.reading() as db:
-                rows = await OperationRepository(db).covering(first, end)
+                repository = OperationRepository(db)
+                # A commit whose answer was lost, or that was called off, leaves slots in both places.
+                stored = await repository.stored({(slot.writer_id, slot.start) for slot in live})
+                rows = await repository.covering(first, end)
+        live = [slot for slot in live if (slot.writer_id, slot.start) not in stored]
         return await asyncio.to_thread(_window, rows, live, first, end)
 
 
@@ -160,6 +167,6 @@ def _decoded(row: Row) -> OperationSlot | None:
 
 
 def _kept_since(tier: int, now: float) -> int:
-    """Return the first moment of which a tier still has everything: whole hours go, and whole days of the long ones."""
-    step = _DAY if tier >= _HOUR else _HOUR
-    return int((now - _KEPT_SECONDS[tier]) // step) * step
+    """Return the first moment of which a tier still has everything; what goes at once is a slot of the next one."""
+    step = _LONGER.get(tier, tier)
+    return int((now - KEPT_SECONDS[tier]) // step) * step

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
-from ai_lab.errors import InvalidRequest, MetricNotFound
+from ai_lab.errors import InvalidRequest
 from ai_lab.telemetry.operations.histogram import DurationHistogram
 from ai_lab.telemetry.operations.slot import PARTS, Kind, OperationSlot, Timing
 from ai_lab.telemetry.operations.summary_schemas import (
@@ -30,26 +30,23 @@ from ai_lab.telemetry.schemas import SystemMetrics
 __all__ = ["MOST_HOURS", "PerformanceSummary", "check_hours", "summarize", "system_figures"]
 
 MOST_HOURS = 17_520.0
-_SHORTEST = timedelta(seconds=1)
 _SHARES = (0.5, 0.9, 0.95, 0.99)
 
 
-class _Series(Protocol):
+class _Figures(Protocol):
     @property
-    def points(self) -> Sequence[Sequence[float]]:
-        """Each point is a moment, the mean of its step, the least and the greatest."""
-
-
-class _MetricHistory(Protocol):
+    def mean(self) -> float: ...
     @property
-    def series(self) -> Sequence[_Series]: ...
+    def min(self) -> float: ...
+    @property
+    def max(self) -> float: ...
 
 
 class SystemHistory(Protocol):
     """The stored figures of the machine."""
 
-    async def query(self, metric: str, *, start: datetime, end: datetime) -> _MetricHistory:
-        """Return the series of a metric, with a step that fits the window."""
+    async def spread(self, metric: str, *, start: datetime, end: datetime) -> _Figures | None:
+        """Return what the samples of this machine come to; None where there are none."""
 
 
 def check_hours(hours: float) -> float:
@@ -64,7 +61,7 @@ def check_hours(hours: float) -> float:
 
 
 async def system_figures(history: SystemHistory, start: datetime, end: datetime) -> SystemFigures:
-    """Return the figures of the machine over a window. Raises what ``history`` raises, but for a metric without any."""
+    """Return the figures of the machine over a window. Raises what ``history`` raises."""
     return SystemFigures(
         cpu_usage_percent=await _spread(history, "cpu_usage_percent", start, end),
         memory_usage_percent=await _spread(history, "memory_usage_percent", start, end),
@@ -212,15 +209,8 @@ def _tokens(counters: dict[str, float], prefix: str) -> int:
 
 
 async def _spread(history: SystemHistory, metric: str, start: datetime, end: datetime) -> Spread | None:
-    try:
-        found = await history.query(metric, start=min(start, end - _SHORTEST), end=end)
-    except MetricNotFound:
-        return None
-    points = [point for series in found.series for point in series.points]
-    if not points:
-        return None
-    _, means, least, greatest = zip(*points, strict=True)
-    return Spread(avg=round(sum(means) / len(means), 2), min=min(least), max=max(greatest))
+    found = await history.spread(metric, start=start, end=end)
+    return Spread(avg=round(found.mean, 2), min=found.min, max=found.max) if found else None
 
 
 def _rate(part: int, whole: int) -> float | None:

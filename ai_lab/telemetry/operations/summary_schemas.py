@@ -17,11 +17,15 @@ class SummaryWindow(BaseModel):
 
     start: datetime = Field(
         alias="from",
-        description="Where the counts begin: at a whole ten seconds, or a whole hour where no finer counts are kept.",
+        description="Where the counts begin: at the edge of the finest counts kept. These are of ten seconds for two "
+        "hours, of five minutes for two days, of an hour for a week, then of a day (UTC).",
     )
     end: datetime = Field(alias="to", description="The moment of the answer.")
     seconds: float = Field(description="From `from` to `to`.")
-    coverage_percent: float = Field(description="Part of the window in which a server ran and recorded.")
+    coverage_percent: float = Field(
+        description="Part of the window in which a server ran and recorded. Exact for one server and its restarts; of "
+        "several at once the times are added within each stored slot, up to its length, so it is then the most it was."
+    )
 
 
 class Durations(BaseModel):

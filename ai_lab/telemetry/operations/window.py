@@ -15,8 +15,8 @@ class OperationWindow:
 
     Attributes:
         counts: of the whole window.
-        covered_seconds: in how much of it a process ran and recorded. Of several processes at once the times are
-            added, up to the length of a slot.
+        covered_seconds: in how much of it a process ran and recorded. Of several processes the times are added, up to
+            the length of a slot: right for one that was started again, the most it can be for several at once.
     """
 
     start: float

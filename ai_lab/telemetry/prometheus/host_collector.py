@@ -68,8 +68,9 @@ def _sampler(statuses: Mapping[str, SourceStatus]) -> Iterator[Reading]:
 
 def _counters(snapshot: Snapshot) -> Iterator[Reading]:
     counters = snapshot.counters
-    for (cpu, mode), seconds in counters.cpu_seconds.items():
-        yield "host_cpu_seconds_total", (cpu, mode), seconds
+    if snapshot.metrics.cpu.limit_cores is None:  # else those of the machine are not this container's business
+        for (cpu, mode), seconds in counters.cpu_seconds.items():
+            yield "host_cpu_seconds_total", (cpu, mode), seconds
     for name, by_device in (
         ("host_disk_read_bytes_total", counters.disk_read_bytes),
         ("host_disk_written_bytes_total", counters.disk_written_bytes),

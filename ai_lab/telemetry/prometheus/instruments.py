@@ -20,6 +20,7 @@ from ai_lab.telemetry.prometheus.registry import OTHER, Reading, Registry
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LEVELS = ("debug", "info", "warning", "error", "critical")
+_OUTCOMES = ("complete", "incomplete", "interrupted", "failed")
 _STATUSES = ("healthy", "degraded", "unhealthy")
 _OPERATIONS = ("select", "insert", "update", "delete", "other", "transaction", "read")
 _SERVER_ERROR = 500
@@ -44,6 +45,8 @@ class Instruments:
         self._first_byte_seconds = registry.histogram("http_time_to_first_byte_seconds")
         self._left = registry.number("http_client_disconnects_total")
         self._in_progress = registry.number("http_requests_in_progress")()
+        self._turns = registry.number("chat_turns_total")
+        self._turn_seconds = registry.histogram("chat_turn_duration_seconds")()
         self._calls = registry.number("function_calls_total")
         self._call_failures = registry.number("function_failures_total")
         self._call_seconds = registry.histogram("function_duration_seconds")
@@ -58,6 +61,8 @@ class Instruments:
         registry.register(self._present)
         registry.register(OwnProcess())
         registry.declare(DECLARED)
+        for outcome in _OUTCOMES:
+            self._turns(outcome)
         for level in _LEVELS:  # series that begin at 0 let rate() see the first event
             self._log_messages(level)
         for operation in _OPERATIONS:
@@ -92,6 +97,11 @@ class Instruments:
             self._left(route).inc()
         failed = status >= _SERVER_ERROR
         self._operations.record("http", f"{method} {route}", seconds, failed=failed, trace_id=trace_id)
+
+    def chat_turn(self, outcome: str, seconds: float) -> None:
+        """Count and time an answer in a conversation; ``outcome`` is the status that it is kept with."""
+        self._turns(outcome).inc()
+        self._turn_seconds.observe(seconds, current_trace_id())
 
     def database(self, operation: str, seconds: float, failed: bool) -> None:
         """Time a class of statement, a unit of work, or the wait for one (``write_wait``); given to ``Database``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import psutil
 
@@ -18,9 +19,9 @@ class OwnProcess:
         self._process = psutil.Process()
 
     def __call__(self) -> Iterator[Reading]:
-        """Yield every value that this system has."""
+        """Yield every value that this system has, as far as a sandbox lets it be read."""
         process = self._process
-        with process.oneshot():
+        with process.oneshot(), suppress(psutil.Error, OSError):
             times, memory = process.cpu_times(), process.memory_info()
             yield "process_cpu_seconds_total", (), times.user + times.system
             yield "process_virtual_memory_bytes", (), memory.vms

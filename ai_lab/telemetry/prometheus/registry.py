@@ -15,6 +15,7 @@ from threading import RLock
 from typing import Generic, TypeVar
 
 from ai_lab.telemetry.prometheus.families import FAMILIES, PREFIX, Family
+from ai_lab.telemetry.schemas import encodable
 
 OTHER = "other"
 #: A histogram has some twenty lines per label set.
@@ -195,7 +196,7 @@ def _series(name: str, labels: Iterable[tuple[str, str]]) -> str:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return encodable(value).replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def _number(value: float) -> str:
