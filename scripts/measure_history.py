@@ -87,13 +87,16 @@ def _address(name: str) -> Iterator[URL]:
 async def _measure(url: URL, days: int) -> list[Row]:
     await prepare_database(url)
     database = Database(url)
-    history = History(database, host=_HOST, retention=Retention(interval_seconds=_INTERVAL))
+    retention = Retention(interval_seconds=_INTERVAL)
+    history = History(database, host=_HOST, retention=retention)
     kind = "SQLite" if database.is_sqlite else "Postgres"
     first_size = await _size(database)
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     sizes, rolled, purged = [], [], []
     moment = end - timedelta(days=days)
     while moment < end:
+        # A new one each hour: to one that goes on, an hour that passes in a second is a clock that was set.
+        history = History(database, host=_HOST, retention=retention)
         history.add(moment, dict.fromkeys(_typical(), 1.0))
         await history.flush()
         await _fill(database, int(moment.timestamp()))

@@ -98,7 +98,7 @@ async def known_metrics(reader: HistoryReader) -> list[KnownMetric]:
             metric=name,
             unit=rows[0]["unit"],
             labels=[json.loads(text) for text in dict.fromkeys(row["labels"] for row in rows)],
-            hosts=sorted({row["host"] for row in rows}),
+            hosts=sorted({row["host"] for row in rows} - {""}),
         )
         for name, rows in by_name.items()
     ]
@@ -197,7 +197,7 @@ def _lines(
     return [
         HistorySeries(
             labels=json.loads(labels),
-            hosts=names,
+            hosts=[name for name in names if name],
             points=[_point(step) for step in steps.get(labels, [])],
             gaps=[
                 (gone, back)

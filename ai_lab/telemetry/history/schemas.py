@@ -13,14 +13,14 @@ class KnownMetric(BaseModel):
     metric: str
     unit: str
     labels: list[dict[str, str]] = Field(description="Its series: the labels of each.")
-    hosts: list[str] = Field(description="The machines that measured it.")
+    hosts: list[str] = Field(description="The machines that measured it; empty where there is only this one.")
 
 
 class HistorySeries(BaseModel):
     """One line of a chart."""
 
     labels: dict[str, str]
-    hosts: list[str] = Field(description="The machines whose samples are in it.")
+    hosts: list[str] = Field(description="The machines whose samples are in it; empty where there is only this one.")
     points: list[tuple[int, float, float, float]] = Field(
         description="[start of the step in Unix seconds, mean, min, max]; steps without a sample have no point."
     )
