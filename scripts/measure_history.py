@@ -94,20 +94,21 @@ async def _measure(url: URL, days: int) -> list[Row]:
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     sizes, rolled, purged = [], [], []
     moment = end - timedelta(days=days)
+    purging = history
     while moment < end:
-        # A new one each hour: to one that goes on, an hour that passes in a second is a clock that was set.
-        history = History(database, host=_HOST, retention=retention)
         history.add(moment, dict.fromkeys(_typical(), 1.0))
         await history.flush()
         await _fill(database, int(moment.timestamp()))
         moment += _HOUR
         rolled.append(await _timed(history.roll_up(moment)))
-        purged.append(await _timed(history.purge(moment)))
+        # By a new one each time: to one that goes on, an hour that passes in a second is a clock that was set.
+        purging = History(database, host=_HOST, retention=retention)
+        purged.append(await _timed(purging.purge(moment)))
         await _vacuum(database)
         if moment.hour % 6 == 0:
             sizes.append(await _size(database) - first_size)
     sizes.append(await _size(database) - first_size)
-    levels = history.levels
+    levels = purging.levels
     rows = [
         Row(
             f"{kind}: kept", f"{levels.raw_seconds / 3600:.1f} h raw, {levels.minute_seconds / 86400:.1f} d of minutes"
