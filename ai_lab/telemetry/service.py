@@ -177,7 +177,7 @@ class Telemetry:
             self._failing.add(error.code)
         except Exception as error:  # nothing else would restart this task
             if type(error).__name__ not in self._failing:
-                logger.error("telemetry could not keep up; it tries again", exc_info=error)  # noqa: TRY400 - not always
+                logger.exception("telemetry could not keep up; it tries again")
             self._failing.add(type(error).__name__)
 
     async def _keep_batch(self) -> None:
