@@ -11,9 +11,12 @@ LabError                        500 internal_error
 │   ├── AgentStateNotFound      404 agent_state_not_found
 │   ├── InvalidCursor           404 invalid_cursor
 │   ├── MetricNotFound          404 metric_not_found
+│   ├── BenchmarkNotFound       404 benchmark_not_found
 │   └── ModelNotFound           404 model_not_found
 ├── Conflict                    409 conflict
 │   ├── ConversationExists      409 conversation_exists
+│   ├── BenchmarkRunning        409 benchmark_running
+│   ├── BenchmarkNotResumable   409 benchmark_not_resumable
 │   ├── IdempotencyKeyReused    409 idempotency_key_reused
 │   └── TurnInProgress          409 turn_in_progress
 ├── ProviderError               502 provider_error
@@ -30,6 +33,7 @@ LabError                        500 internal_error
 ├── DatabaseUnavailable         503 database_unavailable
 │   ├── DatabaseBusy            503 database_busy
 │   └── DatabaseFull            507 database_full
+├── BenchmarkFailed             502 benchmark_failed
 ├── MetricsUnavailable          503 metrics_unavailable
 ├── ServerStopping              503 server_stopping
 ├── ServerUnreachable           503 server_unreachable
@@ -123,6 +127,12 @@ class MetricNotFound(NotFound):
         self.near_matches = near_matches or []
 
 
+class BenchmarkNotFound(NotFound):
+    """No benchmark run has this id."""
+
+    code, title = "benchmark_not_found", "Benchmark run not found"
+
+
 class ModelNotFound(NotFound):
     """No provider has this model; ``near_matches`` are the closest names."""
 
@@ -143,6 +153,18 @@ class ConversationExists(Conflict):
     """A conversation with this session_id is already there."""
 
     code, title = "conversation_exists", "Conversation exists already"
+
+
+class BenchmarkRunning(Conflict):
+    """What was asked for can be done once the run has ended."""
+
+    code, title = "benchmark_running", "The benchmark is still running"
+
+
+class BenchmarkNotResumable(Conflict):
+    """The run is complete, or was not begun in a way that can be gone on with."""
+
+    code, title = "benchmark_not_resumable", "The benchmark cannot be resumed"
 
 
 class IdempotencyKeyReused(Conflict):
@@ -239,6 +261,12 @@ class DatabaseFull(DatabaseUnavailable):
     """The disk is full; nothing of the request was saved."""
 
     status, code, title = 507, "database_full", "The disk is full"
+
+
+class BenchmarkFailed(LabError):
+    """A benchmark ended without a figure: every request failed, or the measuring process died."""
+
+    status, code, title = 502, "benchmark_failed", "The benchmark failed"
 
 
 class MetricsUnavailable(LabError):

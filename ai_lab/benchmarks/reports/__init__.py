@@ -1,0 +1,1 @@
+"""Owns how a run is shown: JSON with a schema, JSONL, CSV, Markdown, HTML, benchstat text."""
