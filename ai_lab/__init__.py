@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ai_lab.benchmark import Benchmark, BenchmarkResult
     from ai_lab.client import AsyncLabClient, LabClient
     from ai_lab.conversation_db import ConversationManagerDB
     from ai_lab.lab import Lab
@@ -18,12 +19,22 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "AsyncLabClient": "ai_lab.client",
+    "Benchmark": "ai_lab.benchmark",
+    "BenchmarkResult": "ai_lab.benchmark",
     "ConversationManagerDB": "ai_lab.conversation_db",
     "Lab": "ai_lab.lab",
     "LabClient": "ai_lab.client",
 }
 
-__all__ = ["AsyncLabClient", "ConversationManagerDB", "Lab", "LabClient", "__version__"]
+__all__ = [
+    "AsyncLabClient",
+    "Benchmark",
+    "BenchmarkResult",
+    "ConversationManagerDB",
+    "Lab",
+    "LabClient",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ai_lab.agents import Agents
+from ai_lab.benchmarks import Benchmarks
 from ai_lab.chat import Chat, Completions
 from ai_lab.clock import now
 from ai_lab.conversations import Conversations
@@ -40,6 +41,7 @@ class Lab:
     agents: Agents
     chat: Chat
     completions: Completions
+    benchmarks: Benchmarks
     health: Health
     telemetry: Telemetry
     slow: SlowOperations
@@ -85,11 +87,14 @@ class Lab:
             closing.push_async_callback(telemetry.close)
             await telemetry.start(health)
             chat = Chat(conversations, providers, instance_id, instruments.chat_turn)
-            upkeep = asyncio.create_task(_keep_up(database, conversations, instance_id))
+            benchmarks = Benchmarks(settings, database, providers, instance_id)
+            await benchmarks.adopt_orphans()
+            upkeep = asyncio.create_task(_keep_up(database, conversations, benchmarks, instance_id))
             closing.push_async_callback(_end, upkeep)
             closing.push_async_callback(chat.close)
             completions = Completions()
             closing.push_async_callback(completions.close)
+            closing.push_async_callback(benchmarks.close)
             yield cls(
                 settings=settings,
                 database=database,
@@ -99,6 +104,7 @@ class Lab:
                 agents=Agents(database),
                 chat=chat,
                 completions=completions,
+                benchmarks=benchmarks,
                 health=health,
                 telemetry=telemetry,
                 slow=slow,
@@ -114,7 +120,9 @@ async def _close_orphans(database: Database, conversations: Conversations, insta
         logger.warning("%d answers that a stopped server left unfinished are marked interrupted", closed)
 
 
-async def _keep_up(database: Database, conversations: Conversations, instance_id: str) -> None:
+async def _keep_up(
+    database: Database, conversations: Conversations, benchmarks: Benchmarks, instance_id: str
+) -> None:
     """Say every quarter of a minute that this process lives, and tidy up after others that do not."""
     rounds = 0
     while True:
@@ -124,6 +132,7 @@ async def _keep_up(database: Database, conversations: Conversations, instance_id
             async with database.transaction() as db:
                 await instances.renew(db, instance_id)
             await _close_orphans(database, conversations, instance_id)
+            await benchmarks.adopt_orphans()
             if rounds % _CHECKPOINT_EVERY == 0:
                 await database.checkpoint()
         except DatabaseUnavailable as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from ai_lab.errors import UnsupportedFeature
 from ai_lab.telemetry.operations.local import LocalTelemetry, local
 from ai_lab.telemetry.operations.monitor import monitor_performance
 
@@ -65,13 +64,27 @@ class PerformanceMonitor:
         """Return the calls of monitored functions and the last collected figures in Prometheus' text format."""
         return self._telemetry.exposition()
 
-    async def benchmark_llm_inference(self, *_arguments: Any, **_named: Any) -> dict[str, Any]:
-        """Refuse: the earlier one only pretended to measure.
+    async def benchmark_llm_inference(
+        self, model_name: str | None = None, prompt: str = "Explain how a computer works.", iterations: int = 10
+    ) -> dict[str, Any]:
+        """Measure a model and return the figures of ``POST /benchmark/llm``, ``avg_time`` and the others in seconds.
+
+        Args:
+            model_name: ``provider/model``, or the lab's default model.
+            prompt: what is asked, with a number in front of it that differs each time.
+            iterations: how often.
 
         Raises:
-            UnsupportedFeature: always.
+            BenchmarkFailed: not one iteration succeeded.
+            ModelNotFound: there is no such model.
         """
-        raise UnsupportedFeature("Benchmarks of models come with a later version; nothing was measured.")
+        from ai_lab.benchmark import Benchmark  # noqa: PLC0415 - a whole lab, only where something is measured
+        from ai_lab.benchmarks.plan import Plan  # noqa: PLC0415 - as above
+        from ai_lab.benchmarks.reports import earlier_shape  # noqa: PLC0415 - as above
+
+        plan = Plan.of_earlier(model_name, prompt, iterations)
+        result = await Benchmark(plan=plan).arun(progress=False)
+        return earlier_shape(result.run, result.records)
 
 
 #: The one object that earlier programs import; it does nothing before its first use.

@@ -27,7 +27,7 @@ _TRACEPARENT = re.compile(
 _PROBES = {"health", "metrics", "performance"}
 _SERVER_ERRORS = 500
 #: Take long by their nature; what is slow about them is told by the model's first token.
-_MODEL_ANSWERS = {"POST /chat", "POST /v1/chat/completions", "POST /v1/embeddings"}
+_MODEL_ANSWERS = {"POST /benchmark/llm", "POST /chat", "POST /v1/chat/completions", "POST /v1/embeddings"}
 
 logger = logging.getLogger("ai_lab.access")
 

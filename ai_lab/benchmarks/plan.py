@@ -181,6 +181,21 @@ class Plan(_Part):
             raise ValueError("Two arms have the same name; give each its own with name.")
         return self
 
+    @classmethod
+    def of_earlier(cls, model_name: str | None, prompt: str, iterations: int) -> Plan:
+        """Return what ``POST /benchmark/llm`` measures: natural answers to one prompt, one after the other."""
+        return cls(
+            arms=[Arm(model=model_name)],
+            load=Iterations(requests=iterations),
+            prompts=Prompts(texts=[prompt]),
+            output_tokens=128,
+            force_output_length=False,
+            warmup=1,
+            idle_seconds=0.5,
+            calibration_seconds=1,
+            title="POST /benchmark/llm",
+        )
+
     def levels(self) -> list[float]:
         """Return the concurrencies or rates that are measured apart; of a search only its first rate."""
         if isinstance(self.load, Iterations):

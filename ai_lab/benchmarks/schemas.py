@@ -7,9 +7,9 @@ of raw values. A figure without an interval says why in ``reason``.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 from ai_lab.benchmarks.plan import Plan
 
@@ -124,6 +124,7 @@ class Comparison(BaseModel):
     p_value: float | None = None
     p_adjusted: float | None = None  # Holm, over all comparisons of the run
     equivalence_margin: float
+    lower_is_better: bool = True  # latencies; rates: False
     verdict: Verdict
     blocks_needed: int | None = None  # inconclusive: more blocks that would likely decide
     method: str = ""
@@ -226,3 +227,49 @@ class RunPage(BaseModel):
 
     data: list[Run]
     after: str | None = None
+
+
+class CompareRuns(BaseModel):
+    """Stored runs to be compared with the first of them."""
+
+    runs: list[Annotated[str, Field(min_length=1, max_length=36)]] = Field(min_length=2, max_length=8)
+
+
+class HistoricalComparison(BaseModel):
+    """Stored runs against the first of them."""
+
+    runs: list[str]
+    comparisons: list[Comparison]
+
+
+class RerunKeys(BaseModel):
+    """Keys of arms that need one: they were not stored."""
+
+    api_keys: dict[str, SecretStr] = Field(default_factory=dict, description="By the name of the arm.")
+
+
+class EarlierBenchmark(BaseModel):
+    """What ``POST /benchmark/llm`` answers: the figures that earlier programs read, and honest ones.
+
+    ``times`` are seconds from sending to the last token of every iteration that succeeded.
+    """
+
+    model_name: str
+    prompt_length: int | None
+    iterations: int
+    times: list[float]
+    avg_time: float | None
+    min_time: float | None
+    max_time: float | None
+    total_time: float
+    median_time: Estimate | None = None
+    p95_time: Estimate | None = None
+    ttft_ms: Estimate | None = None
+    decode_tps: Estimate | None = None
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    failed: int = 0
+    failures: dict[str, int] = Field(default_factory=dict)
+    grade: Grade | None = None
+    reasons: list[Reason] = Field(default_factory=list)
+    benchmark_id: str

@@ -10,15 +10,17 @@ from typing import Annotated
 import typer
 
 from ai_lab import __version__
+from ai_lab.cli.bench_command import bench
 
 app = typer.Typer(
-    help="Look at a running AI Lab server. Start one with ./start.sh.",
+    help="Look at a running AI Lab server (start one with ./start.sh), and measure models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help appears three times as fast
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench, name="bench")
 Url = Annotated[
     str | None,
     typer.Option(
@@ -40,7 +42,7 @@ def _every_command(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Look at a running AI Lab server. Start one with ./start.sh."""
+    """Look at a running AI Lab server (start one with ./start.sh), and measure models."""
 
 
 @app.command()

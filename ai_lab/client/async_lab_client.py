@@ -8,8 +8,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ai_lab.agents.schemas import AgentState
+from ai_lab.benchmarks.asking import plan_for
+from ai_lab.benchmarks.following import measured
+from ai_lab.benchmarks.notebook import BenchmarkResult
+from ai_lab.benchmarks.plan import Arm, Plan
 from ai_lab.chat.schemas import Answer, Delta
 from ai_lab.client import calls
+from ai_lab.client.benchmarks import AsyncBenchmarkClient
 from ai_lab.client.calls import Call, Page
 from ai_lab.client.events import EventReader
 from ai_lab.conversations.export import ExportFormat
@@ -36,6 +41,9 @@ class AsyncLabClient:
         from ai_lab.client.connection import AsyncConnection  # noqa: PLC0415 - 0.3 s, only where a client is made
 
         self._connection = AsyncConnection(base_url, timeout_seconds)
+        self._url = base_url
+        #: Runs on the server: start, watch, cancel, compare, report.
+        self.benchmarks = AsyncBenchmarkClient(self._connection)
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,7 +97,7 @@ class AsyncLabClient:
             local_only=local_only,
         )
         reader = EventReader()
-        return AsyncAnswerStream(self._connection.deltas(call, reader), reader)
+        return AsyncAnswerStream(self._connection.events(call, reader), reader)
 
     async def models(self) -> list[dict[str, Any]]:
         """Return the models of all providers, each with its ``id``."""
@@ -136,6 +144,27 @@ class AsyncLabClient:
     async def exposition(self) -> str:
         """Return everything that the server counts, in Prometheus' text format."""
         return await self._connection.send(calls.exposition())
+
+    # -- benchmarks ----------------------------------------------------------------------------------------------
+
+    async def benchmark(
+        self,
+        *models: str | Arm | Mapping[str, Any],
+        plan: Plan | None = None,
+        progress: bool = True,
+        **fields: Any,
+    ) -> BenchmarkResult:
+        """Measure models on the server's machine and wait for the result; two or more are compared with the first.
+
+        Interrupting it cancels the run; what was measured until then is kept on the server.
+
+        Args:
+            models: ``provider/model`` names or arms; none: the default model.
+            plan: in full, instead of ``models`` and ``fields``.
+            progress: show a progress bar.
+            fields: iterations, concurrency, rate, prompt, …: see ``ai_lab.benchmarks.asking.plan_for``.
+        """
+        return await measured(self.benchmarks, plan or plan_for(*models, **fields), progress=progress)
 
     # -- conversations -------------------------------------------------------------------------------------------
 

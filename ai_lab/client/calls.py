@@ -67,12 +67,12 @@ class Call(Generic[T_co]):
 def chat(message: str, *, stream: bool = False, **fields: Any) -> Call[Answer]:
     """Say something to a model."""
     body = _given(message=message, stream=stream or None, **fields)
-    return Call("POST", "/chat", Answer.model_validate_json, body=body, headers=_once())
+    return Call("POST", "/chat", Answer.model_validate_json, body=body, headers=once())
 
 
 def create(**fields: Any) -> Call[Conversation]:
     """Start a conversation."""
-    return Call("POST", "/conversations", Conversation.model_validate_json, body=_given(**fields), headers=_once())
+    return Call("POST", "/conversations", Conversation.model_validate_json, body=_given(**fields), headers=once())
 
 
 def conversations(query: str | None, archived: bool | None, after: str | None) -> Call[ConversationPage]:
@@ -83,25 +83,25 @@ def conversations(query: str | None, archived: bool | None, after: str | None) -
 
 def conversation(session_id: str) -> Call[Conversation]:
     """Return a conversation."""
-    return Call("GET", _place("conversations", session_id), Conversation.model_validate_json)
+    return Call("GET", place("conversations", session_id), Conversation.model_validate_json)
 
 
 def change(session_id: str, **fields: Any) -> Call[Conversation]:
     """Rename or archive a conversation."""
-    path = _place("conversations", session_id)
-    return Call("PATCH", path, Conversation.model_validate_json, body=fields, headers=_once())
+    path = place("conversations", session_id)
+    return Call("PATCH", path, Conversation.model_validate_json, body=fields, headers=once())
 
 
 def delete(session_id: str) -> Call[None]:
     """Delete a conversation."""
-    path = _place("conversations", session_id)
-    return Call("DELETE", path, lambda _: None, headers=_once(), settled_by=ConversationNotFound)
+    path = place("conversations", session_id)
+    return Call("DELETE", path, lambda _: None, headers=once(), settled_by=ConversationNotFound)
 
 
 def messages(session_id: str, after: str | None) -> Call[MessagePage]:
     """List messages."""
     params = {"limit": _PAGE_SIZE, "after": after}
-    return Call("GET", _place("conversations", session_id, "messages"), MessagePage.model_validate_json, params)
+    return Call("GET", place("conversations", session_id, "messages"), MessagePage.model_validate_json, params)
 
 
 def append(
@@ -110,38 +110,38 @@ def append(
     """Append a message."""
     said = _given(role=role, content=content, thought_process=thought_process)
     body = said | _given(created_at=created_at.isoformat() if created_at else None)
-    path = _place("conversations", session_id, "messages")
-    return Call("POST", path, Message.model_validate_json, body=body, headers=_once())
+    path = place("conversations", session_id, "messages")
+    return Call("POST", path, Message.model_validate_json, body=body, headers=once())
 
 
 def export(session_id: str | None, kind: ExportFormat) -> Call[str]:
     """Return a conversation, or all of them, as a file."""
-    path = "/export/conversations" if session_id is None else _place("conversations", session_id, "export")
+    path = "/export/conversations" if session_id is None else place("conversations", session_id, "export")
     return Call("GET", path, bytes.decode, {"format": kind})
 
 
 def import_(data: str | bytes) -> Call[ImportReport]:
     """Bring an export back."""
     content = data.encode() if isinstance(data, str) else data
-    headers = _once() | {"content-type": "application/x-ndjson" if _has_lines(content) else "application/json"}
+    headers = once() | {"content-type": "application/x-ndjson" if _has_lines(content) else "application/json"}
     return Call("POST", "/import/conversations", ImportReport.model_validate_json, body=content, headers=headers)
 
 
 def agent_state(session_id: str) -> Call[AgentState]:
     """Return an agent's current state."""
-    return Call("GET", _place("agents", session_id, "state"), AgentState.model_validate_json)
+    return Call("GET", place("agents", session_id, "state"), AgentState.model_validate_json)
 
 
 def save_agent_state(session_id: str, **fields: Any) -> Call[AgentState]:
     """Save an agent's state."""
-    path = _place("agents", session_id, "state")
-    return Call("PUT", path, AgentState.model_validate_json, body=_given(**fields), headers=_once())
+    path = place("agents", session_id, "state")
+    return Call("PUT", path, AgentState.model_validate_json, body=_given(**fields), headers=once())
 
 
 def agent_states(session_id: str, after: str | None) -> Call[AgentStatePage]:
     """List an agent's states."""
     params = {"limit": _PAGE_SIZE, "after": after}
-    return Call("GET", _place("agents", session_id, "states"), AgentStatePage.model_validate_json, params)
+    return Call("GET", place("agents", session_id, "states"), AgentStatePage.model_validate_json, params)
 
 
 def models() -> Call[list[dict[str, Any]]]:
@@ -199,11 +199,12 @@ def _given(**fields: Any) -> dict[str, Any]:
     }
 
 
-def _place(*parts: str) -> str:
+def place(*parts: str) -> str:
+    """Return the path of a resource; parts are escaped."""
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
-def _once() -> dict[str, str]:
+def once() -> dict[str, str]:
     """Let the server do the work once, however often the call has to be sent."""
     return {"idempotency-key": new_id()}
 

@@ -8,8 +8,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ai_lab.agents.schemas import AgentState
+from ai_lab.benchmarks.following import in_own_loop
+from ai_lab.benchmarks.notebook import BenchmarkResult
+from ai_lab.benchmarks.plan import Arm, Plan
 from ai_lab.chat.schemas import Answer, Delta
 from ai_lab.client import calls
+from ai_lab.client.benchmarks import BenchmarkClient
 from ai_lab.client.calls import Call, Page
 from ai_lab.client.events import EventReader
 from ai_lab.conversations.export import ExportFormat
@@ -37,6 +41,9 @@ class LabClient:
         from ai_lab.client.connection import Connection  # noqa: PLC0415 - 0.3 s, only where a client is made
 
         self._connection = Connection(base_url, timeout_seconds)
+        self._url = base_url
+        #: Runs on the server: start, watch, cancel, compare, report.
+        self.benchmarks = BenchmarkClient(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +95,7 @@ class LabClient:
             local_only=local_only,
         )
         reader = EventReader()
-        return AnswerStream(self._connection.deltas(call, reader), reader)
+        return AnswerStream(self._connection.events(call, reader), reader)
 
     def models(self) -> list[dict[str, Any]]:
         """Return the models of all providers, each with its ``id``."""
@@ -135,6 +142,33 @@ class LabClient:
     def exposition(self) -> str:
         """Return everything that the server counts, in Prometheus' text format."""
         return self._connection.send(calls.exposition())
+
+    # -- benchmarks ----------------------------------------------------------------------------------------------
+
+    def benchmark(
+        self,
+        *models: str | Arm | Mapping[str, Any],
+        plan: Plan | None = None,
+        progress: bool = True,
+        **fields: Any,
+    ) -> BenchmarkResult:
+        """Measure models on the server's machine and wait for the result; two or more are compared with the first.
+
+        Interrupting it cancels the run; what was measured until then is kept on the server.
+
+        Args:
+            models: ``provider/model`` names or arms; none: the default model.
+            plan: in full, instead of ``models`` and ``fields``.
+            progress: show a progress bar.
+            fields: iterations, concurrency, rate, prompt, …: see ``ai_lab.benchmarks.asking.plan_for``.
+        """
+        from ai_lab.client.async_lab_client import AsyncLabClient  # noqa: PLC0415 - only where it is used
+
+        async def measure() -> BenchmarkResult:
+            async with AsyncLabClient(self._url) as client:
+                return await client.benchmark(*models, plan=plan, progress=progress, **fields)
+
+        return in_own_loop(measure)
 
     # -- conversations -------------------------------------------------------------------------------------------
 

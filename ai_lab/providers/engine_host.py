@@ -41,7 +41,7 @@ class EngineHost:
         self._name = name
         self._context_tokens = context_tokens
         self._slots = slots
-        self._threads = threads or _cores()
+        self._threads = threads
         self._gpu_layers = gpu_layers
         self._idle_seconds = idle_seconds
         self._timeout_seconds = timeout_seconds
@@ -144,16 +144,13 @@ class EngineHost:
     async def _start(self, file: ModelFile) -> EngineClient:
         async with self._changing:
             await self._end_engine()
-            context_tokens = file.context_tokens(self._context_tokens)
-            cache_bytes = file.header().cache_bytes(context_tokens) * self._slots
-            settings = EngineSettings(
-                context_tokens=context_tokens,
+            settings = engine_settings(
+                file,
+                context_tokens=self._context_tokens,
                 slots=self._slots,
                 threads=self._threads,
                 gpu_layers=self._gpu_layers,
                 cuda_visible_devices=self._cuda_visible_devices,
-                needed_bytes=file.size_bytes + cache_bytes + _OVERHEAD_BYTES,
-                free_bytes=free_bytes(),
             )
             engine = await Engine.start(file, settings, timeout_seconds=self._timeout_seconds)
             self._client = EngineClient(self._name, engine, timeout_seconds=self._timeout_seconds)
@@ -184,6 +181,32 @@ class EngineHost:
         async with self._changing:
             if not self._seats.in_use:
                 await self._end_engine()
+
+
+def engine_settings(
+    file: ModelFile,
+    *,
+    context_tokens: int,
+    slots: int,
+    threads: int | None,
+    gpu_layers: int,
+    cuda_visible_devices: str | None,
+) -> EngineSettings:
+    """Return how an engine runs ``file`` on this machine now; the arguments are those of ``Embedded``.
+
+    Raises:
+        ModelDamaged: the file cannot be read.
+    """
+    context_tokens = file.context_tokens(context_tokens)
+    return EngineSettings(
+        context_tokens=context_tokens,
+        slots=slots,
+        threads=threads or _cores(),
+        gpu_layers=gpu_layers,
+        cuda_visible_devices=cuda_visible_devices,
+        needed_bytes=file.size_bytes + file.header().cache_bytes(context_tokens) * slots + _OVERHEAD_BYTES,
+        free_bytes=free_bytes(),
+    )
 
 
 def _cores() -> int:

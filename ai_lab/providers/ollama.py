@@ -59,6 +59,11 @@ class Ollama:
         self._shown: dict[str, tuple[int | None, frozenset[str]]] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
+    @property
+    def address(self) -> str:
+        """The server's base URL, with scheme and port."""
+        return self._client.address
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
         num_ctx = await self.context_tokens(request.model)

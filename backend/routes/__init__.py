@@ -2,6 +2,7 @@
 
 from backend.routes import (
     agents,
+    benchmarks,
     chat,
     conversations,
     earlier,
@@ -23,5 +24,6 @@ ROUTERS = (
     conversations.router,
     earlier.router,
     agents.router,
+    benchmarks.router,
     openai.router,
 )

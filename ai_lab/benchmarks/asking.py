@@ -1,0 +1,95 @@
+"""Plans in few words, for notebooks and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from ai_lab.benchmarks.plan import Arm, Plan
+from ai_lab.errors import InvalidRequest
+
+
+def plan_for(
+    *models: str | Arm | Mapping[str, Any],
+    iterations: int | None = None,
+    concurrency: int | Sequence[int] | None = None,
+    rate: float | Sequence[float] | None = None,
+    arrivals: str | None = None,
+    search: bool = False,
+    slo: Mapping[str, Any] | None = None,
+    prompt: str | Sequence[str] | None = None,
+    prompt_tokens: int | None = None,
+    url: str | None = None,
+    api_key: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    engine: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Plan:
+    """Return a plan.
+
+    Args:
+        models: what is measured: ``provider/model``, or arms in full. None: the lab's default model. Two or more are
+            compared with the first.
+        iterations: measured requests per arm and level; default 10 (open loops 100, searches 50 per rate).
+        concurrency: requests at a time, or several such numbers for a sweep.
+        rate: requests per second that are sent whether the server keeps up or not, or several such rates.
+        arrivals: with ``rate``: poisson (the default), constant or gamma.
+        search: look for the highest rate that keeps ``slo``.
+        slo: ``{"ttft_ms": 500, "tpot_ms": 50, "e2e_ms": …, "share": 0.95}``.
+        prompt: your own text or texts, with a number in front unless ``prompts`` says otherwise.
+        prompt_tokens: length of prompts that are made up, by the server's count; default 128.
+        url: of a server that all models are run by, with ``api_key`` if it needs one.
+        api_key: see ``url``.
+        options: of all arms, sent as they are.
+        engine: of all arms that are embedded models: threads, slots, context_tokens, gpu_layers.
+        fields: of ``Plan`` itself, by name.
+
+    Raises:
+        InvalidRequest: it cannot be measured like that; the text says why.
+    """
+    shared = _given(url=url, api_key=api_key, options=options, engine=engine)
+    values: dict[str, Any] = dict(fields)
+    if models or shared:
+        values["arms"] = [_arm(one, shared) for one in models or [{}]]
+    if prompt is not None or prompt_tokens is not None:
+        texts = [prompt] if isinstance(prompt, str) else prompt
+        values["prompts"] = {**values.get("prompts", {}), **_given(texts=texts, tokens=prompt_tokens)}
+    if search:
+        start = rate if isinstance(rate, int | float) else None
+        values["load"] = _given(mode="goodput", requests=iterations, slo=slo, start_rate=start)
+    else:
+        values |= _given(slo=slo)
+        if rate is not None:
+            if concurrency is not None:
+                raise InvalidRequest("concurrency is for closed loops and rate for open ones; give one of them.")
+            values["load"] = _given(mode="open", requests=iterations, rates=_list(rate), arrivals=arrivals)
+        elif iterations is not None or concurrency is not None:
+            values["load"] = _given(mode="closed", requests=iterations, concurrency=_list(concurrency))
+    try:
+        return Plan.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest("; ".join(_sentence(item) for item in error.errors(include_input=False))) from None
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _list(value: float | Sequence[float] | None) -> list[float] | None:
+    return [value] if isinstance(value, int | float) else None if value is None else list(value)
+
+
+def _arm(one: str | Arm | Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(one, str):
+        return {"model": one, **shared}
+    own = {name: getattr(one, name) for name in one.model_fields_set} if isinstance(one, Arm) else dict(one)
+    options = {**shared.get("options", {}), **own.get("options", {})}
+    return {**shared, **own, **({"options": options} if options else {})}
+
+
+def _sentence(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"] if part not in {"closed", "open", "goodput"})
+    text = item["msg"].removeprefix("Value error, ")
+    return f"{where}: {text}" if where else text

@@ -1,0 +1,312 @@
+"""One run in the process that measures it: what happens in which order, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from ai_lab.benchmarks.analysis.run_data import RunData
+from ai_lab.benchmarks.analysis.totals import is_good
+from ai_lab.benchmarks.events import (
+    BlockMeasured,
+    Event,
+    PackedRecord,
+    PackedSamples,
+    RecordsMeasured,
+    SampleKind,
+    SamplesTaken,
+    StateChanged,
+)
+from ai_lab.benchmarks.job import Job
+from ai_lab.benchmarks.load.arrivals import schedule_sha256
+from ai_lab.benchmarks.load.lengths import calibrate as calibrate_length
+from ai_lab.benchmarks.load.loops import LoadGenerator
+from ai_lab.benchmarks.load.prompts import Length, PromptSource
+from ai_lab.benchmarks.load.schedule import Block, blocks, search_block
+from ai_lab.benchmarks.load.search import RateSearch
+from ai_lab.benchmarks.observation.instrument import calibrate as calibrate_instrument
+from ai_lab.benchmarks.observation.loop_lag import LoopLag
+from ai_lab.benchmarks.observation.provenance import host_provenance
+from ai_lab.benchmarks.observation.side_sampler import SideSampler, watch_idle
+from ai_lab.benchmarks.plan import GoodputSearch, Iterations, Plan
+from ai_lab.benchmarks.records import Record, Sample
+from ai_lab.benchmarks.schemas import Instrument, Progress
+from ai_lab.benchmarks.targets import Address, Target, open_target
+from ai_lab.errors import LabError
+from ai_lab.settings import Settings
+
+_TELL_SECONDS = 1.0
+_PROGRESS_SECONDS = 0.25
+_USUAL_CHUNK_RATE = 50.0  # per second and stream, where no warm-up has shown the real one
+
+
+class Measurement:
+    """Measures what a job has left to measure; ``data`` is everything there is at any moment.
+
+    Args:
+        job: the run, with what an earlier process measured of it.
+        settings: of the lab.
+        tell: takes the events; it must not block.
+    """
+
+    def __init__(self, job: Job, settings: Settings, tell: Callable[[Event], None]) -> None:
+        self.data = stored_data(job)
+        self._plan = plan = job.run.plan
+        self._addresses = [Address.from_dict(values) for values in job.addresses]
+        self._settings = settings
+        self._tell = tell
+        self._state = dict(job.run.state)
+        attempt = self._state.get("attempts", 0)
+        length = Length(**self._state["length"]) if "length" in self._state else None
+        self._prompts = PromptSource(plan, job.run.run_id, attempt=attempt, length=length)
+        self._generator = LoadGenerator(plan, self._prompts, self._ended, attempt=attempt)
+        self._schedule = blocks(plan)
+        self._names = plan.arm_names()
+        self._targets: list[Target] = []
+        self._pending: list[PackedRecord] = []
+        self._lag = LoopLag()
+        self._measuring_since = 0.0
+        self._done_before = len(self.data.records)
+        self._progress = Progress(
+            phase="preparing",
+            total=self.data.expected_requests,
+            done=len(self.data.records),
+            failed=sum(record.status not in {"ok", "short"} for record in self.data.records),
+            blocks_done=len(self.data.blocks),
+            blocks_total=len(self._schedule),
+        )
+        self._progress_at = 0.0
+
+    async def run(self) -> None:
+        """Measure everything; what was measured until an error or a cancellation is in ``data`` and was told.
+
+        Raises:
+            LabError: a server cannot be reached, has not the model, or cannot do what the plan says.
+            ServerGone: a server stopped answering in mid-run.
+        """
+        self._remember(attempts=self._state.get("attempts", 0) + 1)
+        async with AsyncExitStack() as closing:
+            for name, address, arm in zip(self._names, self._addresses, self._plan.arms, strict=True):
+                self._say("preparing", arm=name)
+                target = await open_target(
+                    address, arm, timeout_seconds=self._plan.timeout_seconds, settings=self._settings
+                )
+                closing.push_async_callback(target.close)
+                self._targets.append(target)
+            await self._describe("before")
+            await self._load_cold()
+            sampler = SideSampler(
+                lambda: [pid for target in self._targets for pid in target.process_ids()],
+                targets_are_local=any(address.is_local for address in self._addresses),
+                loop_lag=self._lag,
+            )
+            self._lag.start()
+            closing.callback(self._lag.close)
+            sampler.start()
+            closing.callback(sampler.close)
+            await self._idle(sampler, "idle_before")
+            await self._set_length()
+            for number, target in enumerate(self._targets):
+                self._say("warm-up", arm=self._names[number])
+                await self._generator.warm_up(number, target)
+            await self._calibrate()
+            sampler.take()  # what was before the measuring is no part of it
+            async with self._telling(sampler):
+                await self._measure()
+            await self._idle(sampler, "idle_after")
+            await self._describe("after")
+
+    async def _describe(self, when: str) -> None:
+        """Ask the servers what they are, and say what is asked of them."""
+        provenance = self.data.provenance
+        if when == "before":
+            provenance |= await asyncio.to_thread(host_provenance)
+            provenance["seeds"] = {"plan": self._plan.seed}
+            if self._schedule:
+                provenance["schedule_sha256"] = schedule_sha256(self._plan, self._schedule)
+        described = provenance.setdefault("targets", {})
+        for name, target in zip(self._names, self._targets, strict=True):
+            described.setdefault(name, {})
+            if when == "after" or "before" not in described[name]:  # of a resumed run the first one counts
+                try:
+                    described[name][when] = await target.describe()
+                except LabError as error:
+                    if when == "before":
+                        raise
+                    described[name][when] = {"unavailable": error.detail}
+        self._remember(provenance=provenance)
+
+    async def _load_cold(self) -> None:
+        for number, target in enumerate(self._targets):
+            seconds = self.data.cold_loads.setdefault(number, [])
+            while len(seconds) < self._plan.cold_loads:
+                self._say("cold loads", arm=self._names[number])
+                took = await target.cold_load()
+                if took is None:
+                    break
+                seconds.append(took)
+                self._remember(cold_loads={str(arm): loads for arm, loads in self.data.cold_loads.items()})
+
+    async def _idle(self, sampler: SideSampler, kind: SampleKind) -> None:
+        if self._plan.idle_seconds:
+            self._say("idle")
+            samples = await watch_idle(sampler, self._plan.idle_seconds)
+            (self.data.idle_before if kind == "idle_before" else self.data.idle_after).extend(samples)
+            self._tell(SamplesTaken(PackedSamples.of(kind, samples)))
+
+    async def _set_length(self) -> None:
+        self._say("prompts")
+        if "length" not in self._state:
+            before = self.data.provenance["targets"][self._names[0]].get("before", {})
+            context_tokens = before.get("context_tokens")
+            targets = dict(zip(self._names, self._targets, strict=True))
+            self._prompts.length = await calibrate_length(
+                self._plan, self._prompts, targets, context_tokens=context_tokens
+            )
+        self.data.provenance["prompts"] = self._prompts.facts()
+        self._remember(length=self._prompts.length.to_dict(), provenance=self.data.provenance)
+
+    async def _calibrate(self) -> None:
+        """Measure the instrument at the pace that the warm-up has shown."""
+        if not self._plan.calibration_seconds or self.data.instrument:
+            return
+        self._say("calibrating")
+        load = self._plan.load
+        streams = max(load.concurrency) if isinstance(load, Iterations) else 8
+        self.data.instrument = await calibrate_instrument(
+            self._plan.calibration_seconds, streams, self._chunk_rate(streams)
+        )
+        self._remember(instrument=self.data.instrument.model_dump())
+
+    def _chunk_rate(self, streams: int) -> float:
+        """Return the chunks per second that one of several streams is likely to have."""
+        rates = [
+            (len(record.chunk_ns) - 1) / (record.chunk_ns[-1] - record.chunk_ns[0]) * 1e9
+            for record in self.data.records
+            if len(record.chunk_ns) > 1 and record.chunk_ns[-1] > record.chunk_ns[0]
+        ]
+        return max(rates, default=_USUAL_CHUNK_RATE)
+
+    async def _measure(self) -> None:
+        self._measuring_since = time.monotonic()
+        done = {block.block for block in self.data.blocks}
+        if isinstance(self._plan.load, GoodputSearch):
+            await self._search(self._plan.load, done)
+            return
+        for block in self._schedule:
+            if block.number not in done:
+                await self._measure_block(block)
+
+    async def _search(self, load: GoodputSearch, done: set[int]) -> None:
+        search = RateSearch(load)
+        while (rate := search.next_rate()) is not None:
+            block = search_block(self._plan, len(search.steps), rate)
+            self._progress.blocks_total = block.number + 1
+            self._progress.total = (block.number + 1) * block.count
+            if (rate, block.level_index) not in self.data.searched:
+                self.data.searched.append((rate, block.level_index))
+                self._remember(searched=self.data.searched)
+            if block.number not in done:
+                await self._measure_block(block)
+            records = [one for one in self.data.records if one.block == block.number and one.phase == "measured"]
+            search.add(sum(is_good(record, load.slo, from_intended=True) for record in records), len(records))
+        self.data.expected_requests = len(search.steps) * load.requests
+        self.data.provenance["search"] = search.reason
+
+    async def _measure_block(self, block: Block) -> None:
+        self._say("measuring", arm=self._names[block.arm], level=block.level)
+        self._lag.take_p99_ms()
+        done = await self._generator.run_block(block, self._targets[block.arm])
+        done.loop_lag_p99_ms = self._lag.take_p99_ms()
+        self._flush()
+        self.data.blocks.append(done)
+        self._tell(BlockMeasured(done))
+        self._progress.blocks_done += 1
+
+    def _ended(self, record: Record) -> None:
+        """Take in a request that has ended, in the event loop."""
+        self.data.records.append(record)
+        self._pending.append(PackedRecord.of(record))
+        if record.phase != "measured":
+            return
+        self._progress.done += 1
+        self._progress.failed += record.status not in {"ok", "short"}
+        if record.first_token_ns and record.sent_ns:
+            self._progress.ttft_ms = (record.first_token_ns - record.sent_ns) / 1e6
+        if record.last_token_ns and record.first_token_ns and record.last_token_ns > record.first_token_ns:
+            seconds = (record.last_token_ns - record.first_token_ns) / 1e9
+            self._progress.decode_tps = ((record.completion_tokens or len(record.chunk_ns)) - 1) / seconds
+        if time.monotonic() - self._progress_at >= _PROGRESS_SECONDS:
+            self._say("measuring")
+
+    @asynccontextmanager
+    async def _telling(self, sampler: SideSampler) -> AsyncIterator[None]:
+        """Tell of requests and of the machine about once a second, and in the end of the rest."""
+
+        def tell_all() -> None:
+            self._flush()
+            if samples := sampler.take():
+                self.data.samples.extend(samples)
+                self._tell(SamplesTaken(PackedSamples.of("busy", samples)))
+
+        async def tell_often() -> None:
+            while True:
+                await asyncio.sleep(_TELL_SECONDS)
+                tell_all()
+
+        telling = asyncio.create_task(tell_often())
+        try:
+            yield
+        finally:
+            telling.cancel()
+            tell_all()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._tell(RecordsMeasured(self._pending))
+            self._pending = []
+
+    def _remember(self, **state: Any) -> None:
+        self._state |= state
+        self._tell(StateChanged(state))
+
+    def _say(self, phase: str, *, arm: str | None = None, level: float | None = None) -> None:
+        self._progress.phase = phase
+        self._progress.arm = arm or self._progress.arm
+        self._progress.level = level or self._progress.level
+        measured = self._progress.done - self._done_before
+        if phase == "measuring" and measured > 0:
+            pace = (time.monotonic() - self._measuring_since) / measured
+            self._progress.seconds_left = round(pace * max(0, self._progress.total - self._progress.done), 1)
+        self._progress_at = time.monotonic()
+        self._tell(self._progress.model_copy())
+
+
+def stored_data(job: Job) -> RunData:
+    """Return what a job brings along of its run, ready to be analysed."""
+    run, state = job.run, job.run.state
+    plan: Plan = run.plan
+    records = [one.unpack() for one in run.records if one.phase != "discarded"]
+    samples: dict[str, list[Sample]] = {}
+    for packed in run.samples:
+        samples.setdefault(packed.kind, []).extend(packed.unpack())
+    expected = len(plan.arms) * len(plan.levels()) * plan.load.requests
+    return RunData(
+        plan=plan,
+        run_id=run.run_id,
+        records=records,
+        blocks=[dataclasses.replace(block) for block in run.blocks],
+        samples=samples.get("busy", []),
+        idle_before=samples.get("idle_before", []),
+        idle_after=samples.get("idle_after", []),
+        instrument=Instrument.model_validate(state["instrument"]) if state.get("instrument") else None,
+        provenance=dict(state.get("provenance", {})),
+        cold_loads={int(arm): list(seconds) for arm, seconds in state.get("cold_loads", {}).items()},
+        searched=[(float(rate), int(index)) for rate, index in state.get("searched", [])],
+        was_cancelled=job.outcome == "cancelled",
+        expected_requests=expected,
+    )
