@@ -81,7 +81,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """Name each bad field and what is wrong with it, never what was sent: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     errors = [
-        {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "message": item["msg"]}
+        {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "message": _sentence(item)}
         for item in error.errors()[:_SHOWN_ERRORS]
     ]
     status = 400 if _is_openai(request) else 422
@@ -95,6 +95,14 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         errors=errors,
     )
     return _answer(request, problem)
+
+
+def _sentence(item: dict[str, Any]) -> str:
+    """Return what is wrong, as people say it."""
+    if item["type"] == "union_tag_not_found":
+        return f"Say with {item['ctx']['discriminator']} which kind it is."
+    message: str = item["msg"]
+    return message.removeprefix("Value error, ")
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -26,8 +26,14 @@ _TRACEPARENT = re.compile(
 #: Asked every few seconds by other programs.
 _PROBES = {"health", "metrics", "performance"}
 _SERVER_ERRORS = 500
-#: Take long by their nature; what is slow about them is told by the model's first token.
-_MODEL_ANSWERS = {"POST /benchmark/llm", "POST /chat", "POST /v1/chat/completions", "POST /v1/embeddings"}
+#: Take long by their nature: a model answers, which its first token tells more about, or a process computes figures.
+_LONG_ANSWERS = {
+    "POST /benchmark/llm",
+    "POST /benchmarks/compare",
+    "POST /chat",
+    "POST /v1/chat/completions",
+    "POST /v1/embeddings",
+}
 
 logger = logging.getLogger("ai_lab.access")
 
@@ -84,7 +90,7 @@ class RequestContext:
             _log(scope, status, ended - started, sent)
             if self._slow:
                 operation = f"{scope['method']} {route_template(scope, root_path)}"  # what a user sent is no name
-                if operation not in _MODEL_ANSWERS:
+                if operation not in _LONG_ANSWERS:
                     self._slow("http", operation, (first_byte_at or ended) - started)
         # Not after an error: whoever answers for it, outside of here, logs it with these ids. uvicorn gives each
         # request a context of its own, so that they are seen by no other one.

@@ -61,7 +61,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, lab: Lab) -> None:
         super().__init__(config)
         self._lab = lab
-        self._closing: asyncio.Future[tuple[None, None]] | None = None
+        self._closing: asyncio.Future[tuple[None, None, None]] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -80,7 +80,9 @@ class _Server(uvicorn.Server):
             return
         self.should_exit = True
         # Streams end with an error event and their text saved; only then can uvicorn see all connections closed.
-        self._closing = asyncio.gather(self._lab.chat.close(), self._lab.completions.close())
+        self._closing = asyncio.gather(
+            self._lab.chat.close(), self._lab.completions.close(), self._lab.benchmarks.close()
+        )
 
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from ai_lab import cursor
@@ -43,7 +43,7 @@ class Archive:
         has_more = len(rows) > limit
         return RunPage(data=runs, after=cursor.encode(runs[-1].created_at, runs[-1].id) if has_more else None)
 
-    async def records(self, run_id: str) -> AsyncIterator[Record]:
+    async def records(self, run_id: str) -> AsyncGenerator[Record, None]:
         """Yield every request in the order in which they ended, page by page. Raises ``BenchmarkNotFound``."""
         await self.get(run_id)
         sequence, is_last = -1, False

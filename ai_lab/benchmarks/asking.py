@@ -10,6 +10,23 @@ from pydantic import ValidationError
 from ai_lab.benchmarks.plan import Arm, Plan
 from ai_lab.errors import InvalidRequest
 
+#: What a part of a plan is called here.
+_NAMES = {
+    "load.requests": "iterations",
+    "load.concurrency": "concurrency",
+    "load.rates": "rate",
+    "load.start_rate": "rate",
+    "load.arrivals": "arrivals",
+    "load.slo": "slo",
+    "prompts.texts": "prompt",
+    "prompts.tokens": "prompt_tokens",
+}
+_WORDS = {
+    "Value error, ": "",
+    "Input should be": "should be",
+    "Extra inputs are not permitted": "there is nothing of that name",
+}
+
 
 def plan_for(
     *models: str | Arm | Mapping[str, Any],
@@ -85,11 +102,21 @@ def _arm(one: str | Arm | Mapping[str, Any], shared: Mapping[str, Any]) -> dict[
     if isinstance(one, str):
         return {"model": one, **shared}
     own = {name: getattr(one, name) for name in one.model_fields_set} if isinstance(one, Arm) else dict(one)
+    if own.get("url"):  # the key is for the other server
+        shared = {name: value for name, value in shared.items() if name != "api_key"}
     options = {**shared.get("options", {}), **own.get("options", {})}
     return {**shared, **own, **({"options": options} if options else {})}
 
 
 def _sentence(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"] if part not in {"closed", "open", "goodput"})
-    text = item["msg"].removeprefix("Value error, ")
+    parts = [part for part in item["loc"] if part not in {"closed", "open", "goodput"}]
+    for length in (2, 1):
+        if name := _NAMES.get(".".join(str(part) for part in parts[:length])):
+            parts = [name, *(part for part in parts[length:] if not isinstance(part, int))]
+    if parts[:1] == ["arms"] and len(parts) > 1:
+        parts[:2] = [f"arm {parts[1] + 1}"]
+    where = ".".join(str(part) for part in parts)
+    text = item["msg"]
+    for said, ours in _WORDS.items():
+        text = text.replace(said, ours)
     return f"{where}: {text}" if where else text

@@ -105,7 +105,7 @@ class Execution:
                 if event is not None:
                     recording.add(event)
                 if isinstance(event, Progress):
-                    self._feed.say(event)
+                    self._feed.say(recording.progress)
                 if recording.is_due:
                     await recording.flush()
                     if recording.is_lost:

@@ -70,12 +70,13 @@ class Measurement:
         self._pending: list[PackedRecord] = []
         self._lag = LoopLag()
         self._measuring_since = 0.0
-        self._done_before = len(self.data.records)
+        measured = [record for record in self.data.records if record.phase == "measured"]
+        self._done_before = len(measured)
         self._progress = Progress(
             phase="preparing",
             total=self.data.expected_requests,
-            done=len(self.data.records),
-            failed=sum(record.status not in {"ok", "short"} for record in self.data.records),
+            done=len(measured),
+            failed=sum(record.status not in {"ok", "short"} for record in measured),
             blocks_done=len(self.data.blocks),
             blocks_total=len(self._schedule),
         )
@@ -90,6 +91,7 @@ class Measurement:
         """
         self._remember(attempts=self._state.get("attempts", 0) + 1)
         async with AsyncExitStack() as closing:
+            closing.callback(self._say, "analysing")
             for name, address, arm in zip(self._names, self._addresses, self._plan.arms, strict=True):
                 self._say("preparing", arm=name)
                 target = await open_target(
@@ -101,7 +103,8 @@ class Measurement:
             await self._load_cold()
             sampler = SideSampler(
                 lambda: [pid for target in self._targets for pid in target.process_ids()],
-                targets_are_local=any(address.is_local for address in self._addresses),
+                # A provider in Python works inside this process: there is nothing else to look for.
+                targets_are_local=any(one.is_local and one.protocol != "provider" for one in self._addresses),
                 loop_lag=self._lag,
             )
             self._lag.start()
@@ -130,7 +133,7 @@ class Measurement:
                 provenance["schedule_sha256"] = schedule_sha256(self._plan, self._schedule)
         described = provenance.setdefault("targets", {})
         for name, target in zip(self._names, self._targets, strict=True):
-            described.setdefault(name, {})
+            described.setdefault(name, {"is_local": target.is_local})
             if when == "after" or "before" not in described[name]:  # of a resumed run the first one counts
                 try:
                     described[name][when] = await target.describe()

@@ -5,12 +5,11 @@ A plan says everything that a run depends on besides the machine; running it aga
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ai_lab.errors import InvalidSettings
-from ai_lab.settings import check_base_url
+from ai_lab.benchmarks.plan_fields import ApiKey, Options, ServerAddress
 
 MOST_REQUESTS = 100_000
 MOST_ARMS = 8
@@ -35,25 +34,22 @@ class Arm(_Part):
     """One thing under test: a model at a place with options. What two arms differ in is what a comparison compares."""
 
     model: str | None = Field(
-        default=None, max_length=500, description="provider/model, or with url that server's own name of the model."
+        default=None,
+        min_length=1,
+        max_length=500,
+        description="provider/model, or with url that server's own name of the model.",
     )
-    url: str | None = Field(default=None, max_length=2000, description="Any server, by address; default: the provider.")
+    url: ServerAddress | None = Field(
+        default=None, description="Any server, by address; redirects are not followed. Default: the provider."
+    )
     protocol: Protocol = Field(default="auto", description="With url: what it speaks; auto asks it.")
     endpoint: Literal["chat", "generate"] = Field(
         default="chat", description="generate: Ollama's /api/generate, OpenAI's /completions."
     )
-    api_key: SecretStr | None = Field(default=None, description="With url. Never stored: a rerun has to be given it.")
+    api_key: ApiKey | None = Field(default=None, description="With url. Never stored: a rerun has to be given it.")
     name: str | None = Field(default=None, min_length=1, max_length=100, description="How reports call it.")
-    options: dict[str, Any] = Field(default_factory=dict, description="Sent as they are: temperature, num_ctx, …")
+    options: Options = Field(default_factory=dict, description="Sent as they are: temperature, num_ctx, …")
     engine: EngineOptions | None = Field(default=None, description="For embedded models only.")
-
-    @field_validator("url")
-    @classmethod
-    def _is_address(cls, url: str | None) -> str | None:
-        try:
-            return url and check_base_url(url)
-        except InvalidSettings as error:
-            raise ValueError(error.detail) from None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -76,6 +76,8 @@ class Recording:
     def add(self, event: Event) -> None:
         """Take in an event."""
         match event:
+            case Progress(phase="analysing"):  # the counts stay those of the measuring
+                self.progress = self.progress.model_copy(update={"phase": "analysing", "seconds_left": None})
             case Progress():
                 self.progress = event
             case RecordsMeasured():

@@ -9,9 +9,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
-from ai_lab.benchmarks.plan import Plan
+from ai_lab.benchmarks.plan import MOST_ARMS, Plan
+from ai_lab.benchmarks.plan_fields import ApiKey
 
 #: Raised whenever a formula below changes; figures of different versions are not compared.
 DEFINITION_VERSION = 1
@@ -90,7 +91,7 @@ class Cell(BaseModel):
     level_kind: Literal["concurrency", "rate"]
     counts: Counts
     metrics: dict[str, MetricResult]
-    #: Whole-cell figures: request_rps, offered_rps, output_tps (all streams together), input_tps, goodput_rps,
+    #: Whole-cell figures: request_rps, offered_rps, achieved_rps, output_tps (all streams together), input_tps, goodput_rps,
     #: goodput_share, error_share, cached_share, joules_per_token_gross, joules_per_token_marginal, joules_per_request,
     #: mean_watts, dispatch_delay_p99_ms, client_cpu_us_per_chunk, determinism_share, server_client_decode_ratio.
     totals: dict[str, Estimate] = Field(default_factory=dict)
@@ -232,6 +233,8 @@ class RunPage(BaseModel):
 class CompareRuns(BaseModel):
     """Stored runs to be compared with the first of them."""
 
+    model_config = ConfigDict(extra="forbid")
+
     runs: list[Annotated[str, Field(min_length=1, max_length=36)]] = Field(min_length=2, max_length=8)
 
 
@@ -245,7 +248,11 @@ class HistoricalComparison(BaseModel):
 class RerunKeys(BaseModel):
     """Keys of arms that need one: they were not stored."""
 
-    api_keys: dict[str, SecretStr] = Field(default_factory=dict, description="By the name of the arm.")
+    model_config = ConfigDict(extra="forbid")
+
+    api_keys: dict[str, ApiKey] = Field(
+        default_factory=dict, max_length=MOST_ARMS, description="By the name of the arm."
+    )
 
 
 class EarlierBenchmark(BaseModel):

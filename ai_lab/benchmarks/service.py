@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -133,7 +133,7 @@ class Benchmarks(Archive):
         plan = with_keys(plan_of(row), row["keyed_arms"], api_keys or {})
         return await self.start(plan, idempotency_key=idempotency_key, rerun_of=run_id)
 
-    async def events(self, run_id: str) -> AsyncIterator[Progress | Run]:
+    async def events(self, run_id: str) -> AsyncGenerator[Progress | Run, None]:
         """Yield the progress now and whenever it changes, and the run when it has ended, whoever measures it.
 
         Raises:

@@ -17,7 +17,6 @@ import threading
 
 from ai_lab.benchmarks.events import Compared, Event, Failed, Outcome, Reported, encode
 from ai_lab.benchmarks.job import CANCEL, Job, read_job, settings_in_child
-from ai_lab.benchmarks.schemas import Progress
 from ai_lab.errors import BenchmarkFailed, LabError
 
 _PR_SET_PDEATHSIG = 1
@@ -72,7 +71,6 @@ async def _work(job: Job, said: _Output, heard: _Input) -> None:
         except ServerGone as gone:
             outcome, error = "failed", str(gone)
     data.was_cancelled = outcome == "cancelled"
-    said.tell(Progress(phase="analysing", done=len(data.records), total=data.expected_requests))
     if outcome == "complete" and not any(one.status in {"ok", "short"} for one in data.records):
         outcome = "failed"
         texts = {one.error for one in data.records if one.error}

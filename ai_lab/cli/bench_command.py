@@ -1,7 +1,8 @@
 """``ai-lab bench``: its commands and options; what they do is in ``bench.py``, which is imported when one is called.
 
-Exit codes: 0 done, 1 slower than ``--fail-if-slower`` allows or the run failed, 2 the call was wrong or nothing could
-be measured, 3 the run is INVALID where ``--fail-if-slower`` needs figures to rely on or cannot tell, 130 interrupted.
+Exit codes: 0 done; 1 something is slower than ``--fail-if-slower`` allows, or the run did not come to its end; 2 the
+call was wrong or nothing could be measured; 3 ``--fail-if-slower`` was asked of a run that is INVALID; 130 interrupted.
+What ``--fail-if-slower`` cannot tell is said, with the blocks that would tell, and is no failure.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ Models = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[MODEL]...",
-        help="provider/model, with options after commas: MODEL,engine.threads=2,options.temperature=0.7,name=warm. "
-        "Default: the lab's default model.",
+        help="provider/model, with settings after commas: MODEL,engine.threads=2,options.temperature=0.7,name=warm; "
+        "others are url, api_key_from, protocol, endpoint. Default: the lab's default model.",
         show_default=False,
     ),
 ]
 TwoModels = Annotated[
     list[str],
-    typer.Argument(metavar="MODEL MODEL...", help="As for run; or ids of stored runs. The first is the baseline."),
+    typer.Argument(
+        metavar="MODEL MODEL...",
+        help="provider/model, with settings after commas: MODEL,engine.threads=2; or ids of stored runs. "
+        "The first is the baseline.",
+    ),
 ]
 Server = Annotated[
     str | None,
@@ -76,10 +81,23 @@ ColdLoads = Annotated[int | None, typer.Option(metavar="N", help="Load the model
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Of prompts, arrivals and order. Default: 0.")]
 Title = Annotated[str | None, typer.Option(metavar="TEXT", help="How the list calls the run.")]
 Format = Annotated[
-    str, typer.Option("--format", "-f", metavar="KIND", help="text, json, jsonl, csv, markdown, html, benchstat.")
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="KIND",
+        help="text, json, jsonl (every request), csv, markdown, html, benchstat. Default: what the suffix of --output "
+        "says, else text.",
+    ),
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it to a file instead of the terminal.")
+]
+AnyRunId = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[RUN_ID]", help="As `ai-lab bench list` shows it. Default: the newest run.", show_default=False
+    ),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", help="As `ai-lab bench list` shows it.", show_default=False)]
 
@@ -107,7 +125,7 @@ def run(
     seed: Seed = None,
     title: Title = None,
     url: Server = None,
-    format: Format = "text",  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """Measure a model, or several side by side."""
@@ -130,7 +148,7 @@ def sweep(
     seed: Seed = None,
     title: Title = None,
     url: Server = None,
-    format: Format = "text",  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """Measure at 1, 2, 4 and 8 requests at a time, or at the levels you name."""
@@ -146,7 +164,11 @@ def compare(
     *,
     fail_if_slower: Annotated[
         str | None,
-        typer.Option(metavar="5%", help="Exit code 1 when anything is slower than the first by more than this."),
+        typer.Option(
+            metavar="5%",
+            help="Exit code 1 where anything is surely slower than the first by more than this, 3 where the run is "
+            "INVALID. What cannot be told is said, with the blocks that would tell, and is no failure.",
+        ),
     ] = None,
     margin: Annotated[
         str | None, typer.Option(metavar="3%", help="Smaller differences count as none. Default: 3%.")
@@ -166,14 +188,14 @@ def compare(
     seed: Seed = None,
     title: Title = None,
     url: Server = None,
-    format: Format = "text",  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """Compare models side by side: in turns, in random order, so that a drifting machine favours nobody.
 
     Ids of stored runs are compared as what they are: measured at different times.
     """
-    _measure(dict(locals()))
+    _measure(dict(locals()), least_models=2)
 
 
 @bench.command("list")
@@ -187,21 +209,21 @@ def list_runs(
 
 
 @bench.command()
-def show(run_id: RunId, *, url: Server = None) -> None:
+def show(run_id: AnyRunId = None, *, url: Server = None) -> None:
     """Show a run on the terminal, and how far it is where it goes on."""
     _report(run_id, url, "text", None)
 
 
 @bench.command()
 def report(
-    run_id: RunId,
+    run_id: AnyRunId = None,
     *,
     url: Server = None,
-    format: Format = "markdown",  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
-    """Print the report of a run as a document, or write it to a file."""
-    _report(run_id, url, format, output)
+    """Print the report of a run as a document (markdown, unless another is asked for), or write it to a file."""
+    _report(run_id, url, format or (None if output else "markdown"), output)
 
 
 @bench.command()
@@ -210,7 +232,7 @@ def rerun(
     *,
     api_key_from: KeyFrom = None,
     url: Server = None,
-    format: Format = "text",  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """Measure the same once more."""
@@ -223,7 +245,7 @@ def resume(
     *,
     api_key_from: KeyFrom = None,
     url: Server = None,
-    format: Format = "text",  # noqa: A002 - the option's name
+    format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """Go on with a run that was cancelled, interrupted or failed."""
@@ -246,13 +268,13 @@ def delete(run_id: RunId, *, url: Server = None) -> None:
     raise typer.Exit(delete_run(run_id, url))
 
 
-def _measure(values: dict[str, Any]) -> None:
+def _measure(values: dict[str, Any], *, least_models: int = 0) -> None:
     from ai_lab.cli.bench import measure  # noqa: PLC0415 - as above
 
-    raise typer.Exit(measure(values))
+    raise typer.Exit(measure(values, least_models=least_models))
 
 
-def _report(run_id: str, url: str | None, fmt: str, output: Path | None) -> None:
+def _report(run_id: str | None, url: str | None, fmt: str | None, output: Path | None) -> None:
     from ai_lab.cli.bench import show_report  # noqa: PLC0415 - as above
 
     raise typer.Exit(show_report(run_id, url, fmt, output))

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from ai_lab.benchmarks.asking import plan_for
-from ai_lab.benchmarks.plan import Plan
+from ai_lab.benchmarks.plan import EngineOptions, Plan
 from ai_lab.errors import InvalidRequest
 
-_PARTS = {"options", "engine"}
+_ARM_FIELDS = {"name", "url", "protocol", "endpoint"}
+_LIMITS = ("ttft", "tpot", "e2e", "share")
+#: Where an option is not called like the field.
+_OPTIONS = {
+    "equivalence_margin": "margin",
+    "prompts.mode": "prompt_mode",
+    "prompts.shared_tokens": "shared_tokens",
+}
 
 
 def plan_of(given: dict[str, Any]) -> Plan:
@@ -39,7 +47,7 @@ def plan_of(given: dict[str, Any]) -> Plan:
         "prompt_tokens": given.get("prompt_tokens"),
         "output_tokens": given.get("output_tokens"),
         "url": given.get("target"),
-        "api_key": key_from(given.get("api_key_from")),
+        "api_key": key_from("--api-key-from", given.get("api_key_from")),
         "warmup": given.get("warmup"),
         "cold_loads": given.get("cold_loads"),
         "blocks": given.get("blocks"),
@@ -49,10 +57,15 @@ def plan_of(given: dict[str, Any]) -> Plan:
     }
     if fields["search"] and fields["rate"]:
         fields["rate"] = fields["rate"][0]
-    return plan_for(
-        *(arm_of(text) for text in given.get("models") or ()),
-        **{name: value for name, value in fields.items() if value is not None},
-    )
+    if fields["search"] and not fields["slo"]:
+        raise InvalidRequest("--search needs what is to be kept: --slo ttft=500,tpot=50")
+    asked = {name: value for name, value in fields.items() if value is not None}
+    try:
+        return plan_for(*(arm_of(text) for text in given.get("models") or ()), **asked)
+    except InvalidRequest as error:
+        names = "|".join(map(re.escape, [*_OPTIONS, *(name for name in fields if name != "prompts")]))
+        named = re.compile(rf"(^|; )({names})(?=[.:])")
+        raise InvalidRequest(named.sub(lambda found: found[1] + _option(found[2]), error.detail)) from None
 
 
 def arm_of(text: str) -> dict[str, Any]:
@@ -61,15 +74,19 @@ def arm_of(text: str) -> dict[str, Any]:
     arm: dict[str, Any] = {"model": model} if model else {}
     for setting in settings:
         name, equals, value = setting.partition("=")
-        part, dot, field = name.strip().partition(".")
-        if not equals or (dot and part not in _PARTS):
-            raise InvalidRequest(
-                f"{setting!r} is no setting of a model: write name=…, url=…, options.NAME=… or engine.NAME=…"
-            )
-        if dot:
+        part, _, field = name.strip().partition(".")
+        if equals and name == "api_key_from":
+            arm["api_key"] = key_from(name, value)
+        elif equals and name in _ARM_FIELDS:
+            arm[name] = value
+        elif equals and field and (part == "options" or (part == "engine" and field in EngineOptions.model_fields)):
             arm.setdefault(part, {})[field] = _value(value)
         else:
-            arm[part] = value
+            engine = ", ".join(f"engine.{one}=…" for one in EngineOptions.model_fields)
+            raise InvalidRequest(
+                f"{setting!r} is no setting of a model. There are name=…, url=…, api_key_from=…, protocol=…, "
+                f"endpoint=…, options.NAME=…, {engine}."
+            )
     return arm
 
 
@@ -91,12 +108,12 @@ def read_prompts(path: Path) -> list[str]:
     return texts
 
 
-def key_from(name: str | None) -> str | None:
+def key_from(option: str, name: str | None) -> str | None:
     """Return what the environment variable holds."""
     if name is None:
         return None
     if not (key := os.environ.get(name)):
-        raise InvalidRequest(f"--api-key-from: the environment has no variable {name}.")
+        raise InvalidRequest(f"{option}: the environment has no variable {name}.")
     return key
 
 
@@ -138,11 +155,20 @@ def _limits(text: str | None) -> dict[str, float] | None:
     limits = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
+        name = name.strip().removesuffix("_ms")
         try:
-            limits[name if name == "share" else f"{name.removesuffix('_ms')}_ms"] = float(value)
+            limits[name if name == "share" else f"{name}_ms"] = float(value)
         except ValueError:
-            raise InvalidRequest(f"--slo: {part!r} is no limit such as ttft=500 (milliseconds).") from None
+            name = ""
+        if name not in _LIMITS:
+            raise InvalidRequest(
+                f"--slo: {part!r} is no limit. There are {', '.join(_LIMITS)}, such as ttft=500 (milliseconds)."
+            )
     return limits
+
+
+def _option(field: str) -> str:
+    return f"--{_OPTIONS.get(field, field).replace('_', '-')}"
 
 
 def _value(text: str) -> Any:

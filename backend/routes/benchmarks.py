@@ -19,7 +19,7 @@ from ai_lab.benchmarks.schemas import (
     RerunKeys,
     RunPage,
 )
-from ai_lab.errors import LabError
+from ai_lab.errors import BenchmarkFailed, LabError, RequestCancelled
 from backend.deps import After, IdempotencyKey, LabDep, Limit
 from backend.errors import problem_of
 from backend.sse import CONTENT, EventStream, cancel_when_gone, event
@@ -55,14 +55,14 @@ async def benchmark_once(
         str | None, Query(max_length=500, description="provider/model; default: the lab's default model.")
     ] = None,
     prompt: Annotated[str, Query(min_length=1, max_length=100_000)] = "Explain how a computer works.",
-    iterations: Annotated[int, Query(ge=1, le=1000)] = 10,
+    iterations: Annotated[int, Query(ge=1, le=1000, description="POST /benchmarks measures more.")] = 10,
 ) -> EarlierBenchmark:
     """Measure a model and wait for it, in the shape that earlier notebooks read.
 
     Every iteration asks the same with a number of its own in front, so that no prefix cache answers. A client that
-    leaves cancels the run; what was measured stays under ``/benchmarks``.
+    leaves cancels the run; what was measured stays under ``/benchmarks``. A run without one whole answer is a 502.
     """
-    run = await lab.benchmarks.start(Plan.of_earlier(model_name, prompt, iterations))
+    run = await lab.benchmarks.start(Plan.of_earlier(model_name or None, prompt, iterations))
     waiting = asyncio.ensure_future(lab.benchmarks.wait(run.id))
 
     def leave() -> None:
@@ -70,13 +70,18 @@ async def benchmark_once(
 
     watching = await cancel_when_gone(request, leave)
     try:
-        run = await waiting
-    except asyncio.CancelledError:
-        await lab.benchmarks.cancel(run.id)
-        raise
+        await asyncio.wait({waiting})
     finally:
         watching.cancel()
-    return EarlierBenchmark.model_validate(earlier_shape(run, [one async for one in lab.benchmarks.records(run.id)]))
+        if waiting.cancel() or waiting.cancelled():
+            await lab.benchmarks.cancel(run.id)
+    if waiting.cancelled():
+        raise RequestCancelled(f"The client left. What was measured is GET /benchmarks/{run.id}.")
+    run = waiting.result()
+    answer = earlier_shape(run, [one async for one in lab.benchmarks.records(run.id)])
+    if run.status != "complete" or not answer["times"]:
+        raise BenchmarkFailed(_why_without_figures(run, answer))
+    return EarlierBenchmark.model_validate(answer)
 
 
 @router.post("/benchmarks", status_code=202)
@@ -87,9 +92,9 @@ async def start_benchmark(plan: Plan, lab: LabDep, response: Response, idempoten
     return run
 
 
-@router.get("/benchmarks")
+@router.get("/benchmarks", response_model_exclude={"data": {"__all__": {"plan": {"prompts": {"texts"}}}}})
 async def list_benchmarks(lab: LabDep, limit: Limit = 20, after: After = None) -> RunPage:
-    """Return runs without their reports, the newest first."""
+    """Return runs without their reports and own prompts, the newest first."""
     return await lab.benchmarks.page(after=after, limit=limit)
 
 
@@ -162,6 +167,12 @@ async def benchmark_report(
     rendered = await lab.benchmarks.report(run_id, format)
     headers = {"content-disposition": f'inline; filename="{rendered.file_name}"'}
     return Response(rendered.content, media_type=rendered.media_type, headers=headers)
+
+
+def _why_without_figures(run: Run, answer: dict[str, Any]) -> str:
+    why = run.error or (f"The run is {run.status}." if run.status != "complete" else "Not one iteration succeeded.")
+    failures = "; ".join(f"{count} times: {text}" for text, count in answer["failures"].items())
+    return " ".join(filter(None, [why, failures, f"GET /benchmarks/{run.id}/report has all that was seen."]))
 
 
 def _plain(keys: RerunKeys | None) -> dict[str, str] | None:

@@ -267,7 +267,10 @@ async def serve(calibration: Calibration) -> None:
 
 
 def main() -> None:
-    """Serve with a loop that sleeps to the microsecond: epoll, the usual one, sleeps in whole milliseconds."""
+    """Serve with a loop that sleeps to the microsecond: epoll, the usual one, sleeps in whole milliseconds.
+
+    What it uses instead watches no more than a thousand connections.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)
     calibration = Calibration(**json.loads(sys.argv[1]))

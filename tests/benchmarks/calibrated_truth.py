@@ -130,3 +130,8 @@ def paired(records: Sequence[Record], log: Sequence[Logged]) -> list[Pair]:
     by_prompt = {entry.prompt_sha256: entry for entry in log}
     assert len(by_prompt) == len(log)
     return [Pair(record, by_prompt[record.prompt_sha256]) for record in records]
+
+
+def lower_quartile(values: Sequence[float]) -> float:
+    """Return what a quarter is not above: a steady error is in it, and what a busy machine does to some is not."""
+    return sorted(values)[len(values) // 4]

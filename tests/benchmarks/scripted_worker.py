@@ -85,6 +85,8 @@ def measure(job: Job, script: dict[str, Any], cancelled: threading.Event) -> Eve
                 os.kill(os.getpid(), signal.SIGKILL)
         done.add(block)
         tell(BlockMeasured(BlockDone(block, 0, 0, 1, 2, 0.01, 0.0, None)))
+    tell(Progress(phase="measuring", done=len(records), total=total * size, blocks_done=len(done), blocks_total=total))
+    tell(Progress(phase="analysing"))
     return Reported(report(job, records), "complete")
 
 

@@ -13,12 +13,10 @@ from ai_lab.benchmarks.analysis.metrics import (
     adjusted_values,
     definitions,
     gaps_of,
-    headline,
     later_tokens,
     prefill_values,
     values_of,
 )
-from ai_lab.benchmarks.plan import GoodputSearch, Iterations, OpenLoop, Plan, Slo
 from ai_lab.benchmarks.records import Record
 from ai_lab.benchmarks.schemas import DEFINITION_VERSION
 from tests.benchmarks.built_records import MS, built, failed
@@ -157,15 +155,6 @@ def test_known_cached_counts_are_believed_for_repeated_prompts() -> None:
 
     assert left_out == 0
     assert rates.tolist() == pytest.approx([100.0] * 5)
-
-
-def test_open_loops_are_headed_by_the_intended_time_and_closed_ones_by_the_sending() -> None:
-    slo = Slo(ttft_ms=100)
-
-    assert headline(Plan(load=Iterations()))[:2] == ["decode_tps", "ttft"]
-    assert headline(Plan(load=OpenLoop(rates=[1])))[0] == "ttft_sched"
-    assert headline(Plan(load=GoodputSearch(slo=slo)))[0] == "ttft_sched"
-    assert set(headline(Plan())) | set(headline(Plan(load=OpenLoop(rates=[1])))) <= set(METRICS)
 
 
 def test_every_metric_says_unit_formula_direction_and_version() -> None:

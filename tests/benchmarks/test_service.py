@@ -36,7 +36,7 @@ async def test_everything_that_was_measured_is_stored(database_url: str) -> None
         assert ended.started_at
         assert ended.ended_at
         assert ended.started_at >= ended.created_at
-        assert ended.progress.phase == "measuring"
+        assert (ended.progress.phase, ended.progress.done, ended.progress.blocks_done) == ("analysing", 12, 4)
         records = [record async for record in benchmarks.records(run.id)]
         assert [(one.index, one.block) for one in records] == [(i, i // 3) for i in range(12)]
         ((kind, (sample,)),) = await benchmarks.samples(run.id)
@@ -69,6 +69,16 @@ async def test_an_unknown_model_is_refused_with_near_names_and_nothing_is_stored
             await benchmarks.start(Plan(arms=[Arm(model="echo/ecco")]))
         assert caught.value.near_matches == ["echo/echo"]
         assert (await benchmarks.page()).data == []
+
+
+async def test_a_password_in_an_address_is_refused(database_url: str) -> None:
+    async with opened(database_url) as benchmarks:
+        with pytest.raises(InvalidRequest, match="Give it as api_key"):
+            await benchmarks.start(plan(url="http://me:secret@198.51.100.7/v1"))
+        with pytest.raises(BenchmarkNotFound):
+            await benchmarks.get("nul \x00")
+        with pytest.raises(BenchmarkNotFound):
+            await benchmarks.delete("nul \x00")
 
 
 async def test_the_same_key_asks_for_the_same_run(database_url: str) -> None:

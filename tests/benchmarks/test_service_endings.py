@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy.engine import make_url
 
 from ai_lab.benchmarks.job import Job, StoredRun
 from ai_lab.benchmarks.process import WorkerProcess
@@ -40,8 +43,10 @@ async def test_a_run_that_waits_is_cancelled_at_once(database_url: str) -> None:
     async with opened(database_url) as here, opened(database_url) as elsewhere:
         first = await here.start(plan(blocks=50, block_seconds=0.3))
         second, third = await here.start(plan()), await here.start(plan())
+        watching = asyncio.create_task(here.wait(second.id))
+        await asyncio.sleep(0.1)
         assert (await elsewhere.cancel(second.id)).status == "cancelled"
-        assert (await here.wait(second.id)).report is None
+        assert (await watching).report is None
         await here.cancel(first.id)
         assert (await here.wait(third.id)).status == "complete"
 
@@ -199,6 +204,23 @@ async def test_a_server_that_was_thought_dead_gives_way_to_the_one_that_took_ove
         assert not stalled._queue._executions
     ended_jobs = [line for line in diary.read_text().splitlines() if line.startswith("end")]
     assert len(ended_jobs) == 1
+
+
+@pytest.mark.thorough
+@ON_SQLITE
+async def test_a_database_that_is_locked_for_long_loses_nothing(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(database_url) as benchmarks:
+        run = await benchmarks.start(plan(blocks=20, block_seconds=0.3))
+        await _until_block(benchmarks, run.id, 1)
+        with closing(sqlite3.connect(make_url(database_url).database or "", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await asyncio.sleep(7)
+            assert "waits to be stored" in caplog.text
+        ended = await benchmarks.wait(run.id)
+        assert ended.status == "complete"
+        assert [record.index async for record in benchmarks.records(run.id)] == list(range(60))
 
 
 async def test_a_process_that_does_not_obey_is_ended_by_force(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from typing import Any, Self
 
 import pytest
 
-from ai_lab.benchmarks.targets import Question
+from ai_lab.benchmarks.targets import Address, Question
 from ai_lab.benchmarks.targets.connection import Connections
-from ai_lab.errors import ProviderAuthFailed, ProviderUnavailable
+from ai_lab.errors import ProviderAuthFailed, ProviderError, ProviderUnavailable
 from tests.benchmarks.asking import ask, empty_record, opened, until, written
 from tests.fakes.http_server import FakeServer, ReceivedRequest, Reply, json_reply
-from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, stream_reply, text_reply
+from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, stream_reply, text_reply, usage
 
 NS_PER_MS = 1_000_000
 KEY = "sk-test-0123456789abcdef"
@@ -63,11 +63,11 @@ async def test_a_kept_connection_that_was_closed_is_not_written_to() -> None:
     with _Closing() as server:
         async with opened(server.base_url) as target:
             for _ in range(5):
-                record = await ask(target)
-                assert (record.status, record.connection_reused) == ("ok", False)
                 server.closed.wait(5)
                 server.closed.clear()
                 time.sleep(0.01)  # noqa: ASYNC251 - nobody shall look
+                record = await ask(target)
+                assert (record.status, record.connection_reused) == ("ok", False)
 
 
 async def test_a_server_that_closes_when_it_is_asked_again_gets_new_connections() -> None:
@@ -149,6 +149,18 @@ async def test_a_cancelled_request_says_so_and_lets_go_of_the_server() -> None:
     assert record.end_ns
 
 
+async def test_an_answer_that_is_whole_stays_so_when_its_request_is_cancelled_afterwards() -> None:
+    async with OpenAIServer() as server, opened(server.base_url) as target:
+        server.script(CHAT, stream_reply(delta(content="a"), delta("length"), usage(1, 1), DONE, ending="hang"))
+        record = empty_record()
+        asking = asyncio.create_task(target.ask(Question("Hi", 1), record))
+        await until(lambda: record.end_ns is not None)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    assert (record.status, record.output_characters) == ("ok", 1)
+
+
 async def test_a_server_that_is_not_there_is_told_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -166,6 +178,68 @@ async def test_a_server_that_goes_away_between_two_requests_is_told() -> None:
         await server.__aenter__()
     assert (record.status, record.error_code) == ("error", "provider_unavailable")
     assert record.sent_ns is None
+
+
+async def test_silence_counts_from_the_latest_read() -> None:
+    async with OpenAIServer() as server, opened(server.base_url, timeout_seconds=0.3) as target:
+        pieces: list[bytes | float] = [delta(content="a"), 0.1] * 6
+        server.script(CHAT, stream_reply(*pieces, delta(content="b"), ending="hang"))
+        record = await ask(target)
+    assert (record.status, len(record.chunk_ns)) == ("timeout", 7)
+    assert record.end_ns
+    assert 290 <= (record.end_ns - record.chunk_ns[-1]) / NS_PER_MS < 2000
+
+
+async def test_a_server_that_says_nothing_at_all_is_given_up() -> None:
+    class Mute(OpenAIServer):
+        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if b"models" in (head := await reader.readuntil(b"\r\n\r\n")):
+                body = b'{"data": [{"id": "tiny"}]}'
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+                head = await reader.readuntil(b"\r\n\r\n")
+            assert b"chat" in head
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+            left.set()
+
+    left = asyncio.Event()
+    async with Mute() as server, opened(server.base_url, timeout_seconds=0.3) as target:
+        record = await ask(target)
+        await asyncio.wait_for(left.wait(), 5)
+    assert (record.status, record.error_code, record.headers_ns) == ("timeout", "provider_timeout", None)
+    assert record.sent_ns
+    assert record.end_ns
+    assert 290 <= (record.end_ns - record.sent_ns) / NS_PER_MS < 2000
+
+
+async def test_something_that_speaks_no_http_is_told() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail.invalid ESMTP ready\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(ProviderError, match="no HTTP"):
+            async with opened(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "openai"):
+                pass
+
+
+async def test_a_password_of_an_address_is_sent_and_not_shown() -> None:
+    async with OpenAIServer() as server:
+        url = server.base_url.replace("//", "//user:pass-word@")
+        async with opened(url) as target:
+            server.script(CHAT, json_reply({"error": {"message": "no"}}, status=500))
+            record = await ask(target)
+            assert (
+                "pass-word"
+                not in f"{record} {await target.describe()} {Address(protocol='auto', model='m', base_url=url)}"
+            )
+        assert {request.headers["authorization"] for request in server.requests} == {"Basic dXNlcjpwYXNzLXdvcmQ="}
+        async with opened(url, api_key=KEY) as target:
+            assert (await ask(target)).http_status == 500
+        assert server.requests[-1].headers["authorization"] == f"Bearer {KEY}"
 
 
 async def test_a_key_is_sent_and_never_shown() -> None:

@@ -103,6 +103,14 @@ async def test_completions_and_many_at_once_are_answered(tmp_path: Path) -> None
     assert [(record.status, record.error) for record in records] == [("ok", None)] * 12
 
 
+async def test_a_prompt_that_does_not_fit_is_told(tmp_path: Path) -> None:
+    async with engine(tmp_path) as target:
+        record = await ask(target, "word " * 1000)
+    assert (record.status, record.error_code) == ("error", "context_length_exceeded")
+    assert record.sent_ns
+    assert record.end_ns
+
+
 async def test_an_engine_that_dies_is_told_as_such(tmp_path: Path) -> None:
     async with engine(tmp_path) as target:
         psutil.Process(target.process_ids()[0]).kill()

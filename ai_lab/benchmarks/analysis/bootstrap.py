@@ -82,8 +82,8 @@ def _estimate(
         return Estimate(value=value, confidence=confidence, reason=reason)
     on_logs = bool(np.all(numerators > 0))
     low, high = bootstrap_limits(numerators, denominators, on_logs=on_logs, confidence=confidence, seed=seed)
-    if not np.isfinite(low):
-        reason = "All values but few are the same; more of them are needed for an interval."
+    if not np.isfinite(low) or not np.isfinite(high):
+        reason = "A few values outweigh all others; more are needed for an interval."
         return Estimate(value=value, confidence=confidence, reason=reason)
     method = "bootstrap-t on logs" if on_logs else "bootstrap-t"
     return Estimate(value=value, low=low, high=high, confidence=confidence, method=method)
@@ -97,7 +97,7 @@ def bootstrap_limits(
     confidence: float,
     seed: int,
 ) -> tuple[float, float]:
-    """Return the limits of a ratio of sums; infinite where too many resamples have no spread at all.
+    """Return the limits of a ratio of sums; infinite where few values outweigh all others.
 
     With u and v the numerators and denominators by their own means, less one, a resample's ratio is the whole one
     times (1 + mean u) / (1 + mean v), and its standard error follows from the means of u, v and their products
@@ -134,7 +134,8 @@ def bootstrap_limits(
     if not np.isfinite(lowest) or not np.isfinite(highest):
         return -np.inf, np.inf
     if on_logs:
-        return ratio * float(np.exp(-highest * error)), ratio * float(np.exp(-lowest * error))
+        with np.errstate(over="ignore"):
+            return ratio * float(np.exp(-highest * error)), ratio * float(np.exp(-lowest * error))
     return ratio - float(highest * error), ratio - float(lowest * error)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from ai_lab.benchmarks.records import BlockDone, Record
 
 Ints = NDArray[np.int64]
 _MOST_BATCHES = 20
-_REQUESTS_PER_BATCH = 10
+_FEWEST_PER_BATCH = 5
 _MOST_GROUPS = 400
 
 
@@ -28,7 +30,12 @@ class CellData:
     level: float
     records: list[Record]
     blocks: list[BlockDone]
-    is_overlapping: bool  # several requests at a time: they are not independent of each other
+    is_open: bool  # requests come at their own times
+
+    @property
+    def is_overlapping(self) -> bool:
+        """Return whether several requests run at a time, so that they depend on each other."""
+        return self.is_open or self.level > 1
 
     @property
     def completed(self) -> list[Record]:
@@ -61,7 +68,7 @@ def cells_of(data: RunData) -> list[CellData]:
             level=data.level(level),
             records=sorted(records, key=lambda record: record.index),
             blocks=sorted((one for one in data.blocks if (one.level, one.arm) == (level, arm)), key=_block_number),
-            is_overlapping=is_open(data.plan) or data.level(level) > 1,
+            is_open=is_open(data.plan),
         )
         for (level, arm), records in sorted(groups.items())
     ]
@@ -75,8 +82,8 @@ def clusters_of(cell: CellData, records: list[Record]) -> Ints | None:
     """Return which independent part of the cell each record is of, shape (n,); None: each is independent.
 
     One request at a time depends on no other. Requests that overlap share the server: what is independent are then
-    the blocks, where there are at least 5, else batches of neighbours in time (the method of batch means): one for
-    every 10 requests, from 5 to 20.
+    the blocks, where there are at least 5, else batches of neighbours in time (the method of batch means): 5 to 20 of
+    them, of 5 requests or more.
     """
     if not cell.is_overlapping:
         return None
@@ -84,8 +91,17 @@ def clusters_of(cell: CellData, records: list[Record]) -> Ints | None:
     if len(numbers) >= FEWEST_CLUSTERS:
         return np.array([numbers[record.block] for record in records], dtype=np.int64)
     n = len(records)
-    batches = min(_MOST_BATCHES, max(FEWEST_CLUSTERS, n // _REQUESTS_PER_BATCH))
+    batches = max(FEWEST_CLUSTERS, n // _batch_size(cell, n))
     return np.arange(n) * batches // max(n, batches)
+
+
+def _batch_size(cell: CellData, n: int) -> int:
+    """Return how many of ``n`` requests make a batch: whole rounds of those that run at a time, at most 20 batches.
+
+    A server that answers in step ends as many requests at once; parts of a round would seem fast or slow by turns.
+    """
+    together = 1 if cell.is_open else max(1, int(cell.level))
+    return ceil(max(_FEWEST_PER_BATCH, n / _MOST_BATCHES) / together) * together
 
 
 def neighbours(count: int) -> Ints:
@@ -128,27 +144,47 @@ def seconds_of(cell: CellData) -> float:
 
 
 def turns_of(cell: CellData) -> tuple[list[list[Record]], list[float]]:
-    """Return the parts of a cell that its rates are estimated from, and the seconds of each.
+    """Return the parts of a cell that its rates are estimated from, and the seconds of each, together its time.
 
-    Overlapping requests: the blocks. One at a time: each request, from its beginning to that of the next in its
-    block, so that the sum is the time of the block.
+    Overlapping requests: the blocks, where there are at least 5, else parts of them, of requests in the order in which
+    they ended. One at a time: each request, from its beginning to that of the next in its block.
     """
     blocks = list(cell.by_block().values())
-    if cell.is_overlapping:
-        spans = [(records, span_ns(records)) for records in blocks]
-        usable = [(records, span) for records, span in spans if span is not None and span[1] > span[0]]
-        return [records for records, _ in usable], [(span[1] - span[0]) / 1e9 for _, span in usable]
-    parts, seconds = [], []
-    for records in blocks:
-        span = span_ns(records)
-        starts = [started_ns(record) for record in records]
-        known = [(record, start) for record, start in zip(records, starts, strict=True) if start is not None]
-        for number, (record, start) in enumerate(known):
-            until = known[number + 1][1] if number + 1 < len(known) else span[1] if span else start
-            if until > start:
-                parts.append([record])
-                seconds.append((until - start) / 1e9)
-    return parts, seconds
+    if not cell.is_overlapping:
+        cut = [_cut(records, started_ns, 1, is_end=False) for records in blocks]
+    elif len(blocks) >= FEWEST_CLUSTERS:
+        cut = [_cut(records, ended_ns, len(records), is_end=True) for records in blocks]
+    else:
+        size = _batch_size(cell, len(cell.records))
+        cut = [_cut(records, ended_ns, size, is_end=True) for records in blocks]
+    turns = [turn for block in cut for turn in block]
+    return [records for records, _ in turns], [seconds for _, seconds in turns]
+
+
+def _cut(
+    records: list[Record], stamp_of: Callable[[Record], int | None], size: int, *, is_end: bool
+) -> list[tuple[list[Record], float]]:
+    """Cut a block into parts of ``size`` neighbours by a stamp, which ends a part or begins the next.
+
+    The last part has what does not fill another one too.
+    """
+    span = span_ns(records)
+    known = [(stamp, number) for number, stamp in enumerate(map(stamp_of, records)) if stamp is not None]
+    if span is None or not known:
+        return []
+    known.sort()
+    ends = [*range(size, len(known) - size + 1, size), len(known)]
+    turns: list[tuple[list[Record], float]] = []
+    members, since = [], span[0]
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        members += [records[number] for _, number in known[first:end]]
+        until = span[1] if end == len(known) else known[end - 1 if is_end else end][0]
+        if until > since and members:
+            turns.append((members, (until - since) / 1e9))
+            members, since = [], until
+    if members and turns:
+        turns[-1][0].extend(members)
+    return turns
 
 
 def sent_once(data: RunData) -> set[str]:

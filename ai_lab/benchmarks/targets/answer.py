@@ -30,6 +30,7 @@ class AnswerLog:
         self._wanted_tokens = wanted_tokens
         self._parts: list[str] = []
         self._counts_all_chunks = True
+        self._is_closed = False
 
     def add(self, at_ns: int, text: str, *, is_reasoning: bool, tokens: int | None = None) -> None:
         """Take a chunk that is not empty; ``tokens`` are those in it, where the server says how many."""
@@ -51,7 +52,9 @@ class AnswerLog:
             self.record.notes.append(text)
 
     def fail(self, status: Status, error: LabError | None, end_ns: int) -> None:
-        """Close the record with what went wrong; what had come stays in it."""
+        """Close the record with what went wrong; what had come stays in it, and a whole answer stays whole."""
+        if self._is_closed:
+            return
         record = self.record
         record.status = status
         if error:
@@ -78,7 +81,7 @@ class AnswerLog:
         record.status = "short" if is_short else "ok"
 
     def _close(self, end_ns: int) -> None:
-        record = self.record
+        record, self._is_closed = self.record, True
         record.end_ns = end_ns
         chunks = len(record.chunk_ns)
         if chunks:

@@ -18,7 +18,7 @@ import httpx
 from ai_lab.benchmarks.records import Record
 from ai_lab.benchmarks.targets.address import is_here
 from ai_lab.benchmarks.targets.stamping import StampedResponse, StampingConnector, tracing
-from ai_lab.errors import LabError, ProviderError, ProviderTimeout, ProviderUnavailable, StreamBroken
+from ai_lab.errors import LabError, ModelNotFound, ProviderError, ProviderTimeout, ProviderUnavailable, StreamBroken
 from ai_lab.providers.http_client import LineSplitter
 from ai_lab.providers.http_errors import ERROR_BODY_LIMIT_BYTES, ServiceErrors
 from ai_lab.providers.http_service import encode_json
@@ -27,9 +27,14 @@ _JSON_LIMIT_BYTES = 64_000_000
 _CONNECT_SECONDS = 5.0
 _QUESTION_SECONDS = 10.0
 _DRAIN_SECONDS = 0.1
+_MISSING = frozenset({404, 405, 501})
 
 #: A line with the stamp of the read that completed it.
 Line = tuple[int, bytes]
+
+
+class NoSuchPath(ProviderError):
+    """The server answers, but has nothing at this path."""
 
 
 class Answer:
@@ -83,7 +88,7 @@ class Answer:
                     pass
 
     def _stamped(self, block: bytes) -> list[Line]:
-        """Cut ``block``, which may be of several reads, into lines with the stamps of those."""
+        """Cut ``block``, which may be of several reads, into lines that are not empty, with the stamps of those."""
         found: list[Line] = []
         begin = 0
         while begin < len(block):
@@ -91,7 +96,7 @@ class Answer:
             end = until - self._taken
             if end > begin and self.first_byte_ns is None:
                 self.first_byte_ns = at_ns
-            found += [(at_ns, line) for line in self._splitter.feed(block[begin:end])]
+            found += [(at_ns, line) for line in self._splitter.feed(block[begin:end]) if line]
             begin = end
         self._taken += len(block)
         return found
@@ -108,10 +113,11 @@ class Connections:
     """
 
     def __init__(self, name: str, base_url: str, api_key: str | None, *, timeout_seconds: float) -> None:
+        url = urlsplit(base_url.rstrip("/"))
         self.name = name
-        self.base_url = base_url.rstrip("/")
-        url = urlsplit(self.base_url)
         self.public_url = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
+        # A user and password in the address are sent only where there is no key.
+        self.base_url = self.public_url if api_key else base_url.rstrip("/")
         self.timeout_seconds = timeout_seconds
         self.errors = ServiceErrors(name, self.base_url, lambda: api_key)
         self._proxy = _proxy(self.base_url)
@@ -128,6 +134,11 @@ class Connections:
             trace_configs=[tracing()],
             timeout=aiohttp.ClientTimeout(connect=_CONNECT_SECONDS, sock_read=timeout_seconds),
         )
+
+    @property
+    def keeps(self) -> bool:
+        """Whether connections are used again."""
+        return self._connector.keeps
 
     def keep_none(self) -> None:
         """Make a connection for each request from now on: the server closes them whatever it says."""
@@ -205,7 +216,10 @@ class Connections:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self.error_of(error, timeout_seconds=timeout_seconds) from error
         if not 200 <= answer.status < 300:  # noqa: PLR2004  # success
-            raise self.errors.from_answer(answer.status, answer.headers, content[:ERROR_BODY_LIMIT_BYTES], model, path)
+            said = content[:ERROR_BODY_LIMIT_BYTES]
+            refused = self.errors.from_answer(answer.status, answer.headers, said, model, path)
+            is_missing = answer.status in _MISSING and not isinstance(refused, ModelNotFound)
+            raise NoSuchPath(refused.detail) if is_missing else refused
         try:
             return answer.headers, json.loads(content)
         except (ValueError, RecursionError):
@@ -231,6 +245,8 @@ class Connections:
         if isinstance(error, TimeoutError):
             seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
             return ProviderTimeout(f"{self.name} was silent for {seconds:g} s. Raise timeout_seconds if it may be.")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return ProviderError(f"{self.name} sent an answer that is no HTTP. Check its address.")
         if has_begun:
             return StreamBroken(f"The answer of {self.name} broke off: the connection was lost.")
         return ProviderUnavailable(f"{self.name} closed the connection without an answer. See its log, and try again.")

@@ -20,13 +20,15 @@ from ai_lab.benchmarks.targets.connection import Connections
 from ai_lab.benchmarks.targets.http_target import model_not_found
 from ai_lab.benchmarks.targets.openai import OpenAITarget
 from ai_lab.benchmarks.targets.target import Question
-from ai_lab.errors import EngineCrashed, EngineError
+from ai_lab.errors import EngineCrashed, EngineError, ProviderUnavailable, StreamBroken
 from ai_lab.providers.engine import Engine
 from ai_lab.providers.engine_host import engine_settings
 from ai_lab.providers.model_files import ModelFile, find_models
 from ai_lab.settings import Settings
 
 _NAME = "embedded"
+#: What a request says that lost its connection.
+_LOST = frozenset({ProviderUnavailable.code, StreamBroken.code})
 _DEATH_SECONDS = 1.0  # a connection breaks a moment before its process is seen to be gone
 _BLOCK_BYTES = 1_048_576
 #: llama.cpp's ``general.file_type``: what most of a model's weights are stored as.
@@ -111,7 +113,7 @@ class EngineTarget:
         """Ask the engine; see ``Target``."""
         engine, served = self._running()
         await served.ask(question, record)
-        if record.status in {"aborted", "error"} and (how := await engine.death(within_seconds=_DEATH_SECONDS)):
+        if record.error_code in _LOST and (how := await engine.death(within_seconds=_DEATH_SECONDS)):
             crashed = EngineCrashed(f"The engine died ({how}): {engine.last_words() or 'it said nothing'}.")
             record.error, record.error_code = crashed.detail, crashed.code
 

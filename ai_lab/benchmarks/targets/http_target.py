@@ -176,7 +176,8 @@ class HttpTarget:
             log.fail("aborted", ended, time.perf_counter_ns())
             return
         log.end(end_ns or time.perf_counter_ns())
-        await answer.drain()
+        if self._connections.keeps:
+            await answer.drain()
 
     def _first_end(self, reader: AnswerReader, lines: list[Line], *, is_cut: bool) -> int | None:
         """Read ``lines`` up to the one that ends the answer; return when that was complete, else None."""

@@ -30,7 +30,9 @@ _TIMINGS = (
     "eval_duration",
 )
 #: Fields beside ``options``; everything else that an arm gives is an option of the model.
-_FIELDS = frozenset({"keep_alive", "think", "format", "raw", "system", "template", "suffix", "truncate", "shift"})
+_FIELDS = frozenset(
+    {"keep_alive", "think", "format", "raw", "system", "template", "suffix", "truncate", "shift", "tools", "logprobs"}
+)
 _UNLOAD_SECONDS = 30.0
 _LOOK_SECONDS = 0.05
 
@@ -179,7 +181,7 @@ class OllamaTarget(HttpTarget):
             body["messages"] = [{"role": "user", "content": question.prompt}]
         else:
             body["prompt"] = question.prompt
-        return body, options["num_predict"] if question.force_output_length else None
+        return body, question.wanted_tokens(options["num_predict"])
 
     def _split(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the fields of a request and the options of the model."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ai_lab.benchmarks.targets.address import Address
 from ai_lab.benchmarks.targets.answer import AnswerLog, count, number, part
-from ai_lab.benchmarks.targets.connection import Connections
+from ai_lab.benchmarks.targets.connection import Connections, NoSuchPath
 from ai_lab.benchmarks.targets.http_target import AnswerReader, HttpTarget, model_not_found
 from ai_lab.benchmarks.targets.target import Question
 from ai_lab.errors import LabError, ProviderError, StreamBroken
@@ -159,7 +159,7 @@ class OpenAITarget(HttpTarget):
         """Return the server's count: llama-server has a call for it, others are asked for a single token."""
         if self.server == _LLAMA and self.address.endpoint == "chat":
             body = {"model": self.address.model, "messages": _messages(prompt)}
-            with contextlib.suppress(ProviderError):  # an older one does not have it
+            with contextlib.suppress(NoSuchPath):  # an older one does not have it
                 answer = await self._connections.fetch("POST", f"{self._path()}/input_tokens", body)
                 return count(answer, "input_tokens")
         return await super().prompt_tokens(prompt)
@@ -190,9 +190,7 @@ class OpenAITarget(HttpTarget):
         for prefix in self._prefixes:
             try:
                 headers, listed = await self._connections.fetch_with_headers("GET", f"{prefix}/models")
-            except LabError as error:
-                if type(error) is not ProviderError:  # there, but not for us
-                    raise
+            except NoSuchPath:
                 continue
             self._prefixes = [prefix]
             entries = listed.get("data") if isinstance(listed, dict) else listed
@@ -220,8 +218,7 @@ class OpenAITarget(HttpTarget):
             {"messages": _messages(question.prompt)} if self.address.endpoint == "chat" else {"prompt": question.prompt}
         )
         body |= {name: value for name, value in fields.items() if value is not None and name not in self._left_out}
-        wanted = next((given[name] for name in _LENGTHS if isinstance(given.get(name), int)), question.output_tokens)
-        return body | given, wanted if question.force_output_length else None
+        return body | given, question.wanted_tokens(next((given[name] for name in _LENGTHS & given.keys()), None))
 
     def _reader(self, log: AnswerLog) -> AnswerReader:
         return OpenAIReader(log, self._connections, self.address.model)

@@ -58,7 +58,7 @@ class ProviderTarget:
             options["seed"] = question.seed
         options |= {**self._options, **question.options}
         request = ChatRequest(self._address.model, [Message("user", question.prompt)], options)
-        log = AnswerLog(record, wanted_tokens=options["max_tokens"] if question.force_output_length else None)
+        log = AnswerLog(record, wanted_tokens=question.wanted_tokens(options["max_tokens"]))
         log.note(_NOTE)
         record.connected_ns = record.sent_ns = time.perf_counter_ns()
         try:

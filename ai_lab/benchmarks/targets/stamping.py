@@ -54,6 +54,24 @@ class StampingProtocol(ResponseHandler):
         if self.reads is not None:
             self.reads.until.append((self.reads.body.total_bytes, self._read_ns))
 
+    def start_timeout(self) -> None:
+        """Begin to watch for silence: the request is written."""
+        self._read_ns = time.perf_counter_ns()
+        super().start_timeout()
+
+    def _reschedule_timeout(self) -> None:
+        """Leave the timer as it is: aiohttp would make another one for every read."""
+        if self._read_timeout_handle is None:
+            super()._reschedule_timeout()
+
+    def _on_read_timeout(self) -> None:
+        """See whether it was silent for so long, and else look again when it may have been."""
+        left = (self.read_timeout or 0) - (time.perf_counter_ns() - self._read_ns) / 1e9
+        if left > 0:
+            self._read_timeout_handle = self._loop.call_later(left, self._on_read_timeout)
+        else:
+            super()._on_read_timeout()
+
     def pause_reading(self) -> None:
         """Read no more for now: nobody takes it."""
         self._is_paused = True

@@ -27,6 +27,12 @@ class Question:
     seed: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def wanted_tokens(self, asked: Any) -> int | None:
+        """Return the length below which an answer is short, None if any is right; ``asked``: what options say."""
+        if not self.force_output_length:
+            return None
+        return asked if isinstance(asked, int) else self.output_tokens
+
 
 class Target(Protocol):
     """A server with a model, ready to be asked; made by ``open_target``."""
