@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
@@ -51,10 +50,6 @@ async def prepare(plan: Plan, providers: Providers, settings: Settings) -> Prepa
     """
     arms = []
     for arm in plan.arms:
-        if arm.url and urlsplit(arm.url).password is not None:
-            raise InvalidRequest(
-                "There is a password in an arm's url, and plans are stored. Give it as api_key.", param="url"
-            )
         if arm.model is None:  # the default may be another one when the run is repeated
             name = (await providers.resolve(None)).full_name
             arms.append(arm.model_copy(update={"model": name}))

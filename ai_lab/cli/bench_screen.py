@@ -85,7 +85,7 @@ def _ways_on(run: Run) -> Iterator[Text]:
         return
     if run.status in {"cancelled", "interrupted", "failed"}:
         yield Text(f"Go on with it: ai-lab bench resume {run.id}", "dim")
-    yield Text(f"Everything: ai-lab bench report {run.id} -o report.html", "dim")
+    yield Text(f"More: ai-lab bench report {run.id} -o run.html", "dim")
 
 
 def _models(report: ReportBody) -> Iterator[str]:
@@ -138,7 +138,9 @@ def _turned(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -
     """Yield the table with a row for each column, and as many of its rows side by side as fit."""
     label = max(map(len, columns))
     # The first column is a name, which may be folded; figures may not.
-    widths = [max(_LEAST_COLUMN, *map(len, row[1:])) for row in rows]
+    widths = [max(map(len, row)) for row in rows]
+    if label + sum(widths) + _GAP * len(rows) > width:
+        widths = [max(_LEAST_COLUMN, *map(len, row[1:])) for row in rows]
     first = 0
     while first < len(rows):
         last, used = first + 1, label + _GAP + widths[first]

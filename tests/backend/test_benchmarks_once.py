@@ -1,4 +1,4 @@
-"""``POST /benchmark/llm``: one request, one answer in the shape that earlier notebooks read; and a server that stops."""
+"""``POST /benchmark/llm``: one request, one answer as earlier notebooks read it; and a server that stops."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ async def test_a_client_that_leaves_cancels_the_run(client: httpx.AsyncClient, m
     models.configure(gap_ms=1000)
     asking = asyncio.create_task(client.post(ADDRESS, params={"model_name": f"ollama/{MODEL}", "iterations": 500}))
     async with asyncio.timeout(30):
-        while not (runs := (await client.get("/benchmarks")).json()["data"]):
+        while not (runs := (await client.get("/benchmarks")).json()["data"]):  # noqa: ASYNC110 - as a user would look
             await asyncio.sleep(0.05)
         asking.cancel()
-        while (await client.get(f"/benchmarks/{runs[0]['id']}")).json()["status"] != "cancelled":
+        while (await client.get(f"/benchmarks/{runs[0]['id']}")).json()["status"] != "cancelled":  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.05)
 
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
@@ -18,6 +19,8 @@ from ai_lab.database import Database, instances
 from ai_lab.providers import Providers
 from ai_lab.settings import Settings
 
+#: For what has nothing to do with the kind of database.
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 SCRIPTED = (sys.executable, str(Path(__file__).with_name("scripted_worker.py")))
 
 

@@ -163,6 +163,14 @@ def gpu_reasons(*reasons: str) -> RunData:
 
 
 Case = tuple[str, str, RunData, RunData]
+def with_slots(slots: int) -> RunData:
+    plan = Plan(load=Iterations(requests=20, concurrency=[2]), output_tokens=11)
+    data = built_run(requests(), plan=plan)
+    for target in data.provenance["targets"].values():
+        target["before"]["slots"] = slots
+    return data
+
+
 CASES: list[Case] = [
     # code, severity, a run that has it, one that just has not
     ("nothing_measured", "invalid", built_run([]), built_run([built(0)])),
@@ -218,6 +226,7 @@ CASES: list[Case] = [
     ("vram_partial", "suspect", described(size_vram_bytes=60), described(size_vram_bytes=0)),
     ("vram_partial", "suspect", on_gpu_machine(), on_gpu_machine(engine=EngineOptions(gpu_layers=0))),
     ("wrong_counts", "suspect", long_answers(), long_answers(max_tokens=30)),
+    ("slots_exceeded", "note", with_slots(1), with_slots(2)),
     ("not_calibrated", "note", built_run(instrument=None), built_run()),
     ("instrument_too_slow", "invalid", built_run(instrument=sound_instrument(achieved_rate=90.0)), built_run()),
     (

@@ -18,10 +18,8 @@ from ai_lab.benchmarks.repository import BenchmarkRepository
 from ai_lab.benchmarks.schemas import Progress, Run
 from ai_lab.benchmarks.service import Benchmarks
 from ai_lab.errors import BenchmarkNotResumable, BenchmarkRunning, InvalidRequest, ServerStopping
-from tests.benchmarks.benches import SCRIPTED, execute, opened, plan, until_measuring
+from tests.benchmarks.benches import ON_SQLITE, SCRIPTED, execute, opened, plan, until_measuring
 
-#: For what has nothing to do with the kind of database.
-ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 ELSEWHERE = "http://198.51.100.7:8000/v1"
 
 
@@ -171,6 +169,7 @@ async def test_what_cannot_go_on_is_interrupted_with_its_report(database_url: st
         assert (await benchmarks.resume(keyed.id, api_keys={"m": "sk-1"})).status in {"queued", "running"}
 
 
+@ON_SQLITE
 async def test_a_run_of_another_machine_is_left_to_it_for_a_while(database_url: str) -> None:
     async with opened(database_url) as benchmarks:
         run = await benchmarks.start(plan(blocks=50, block_seconds=0.3))

@@ -48,7 +48,7 @@ def test_there_is_something_to_run() -> None:
 
 
 def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProcess) -> None:
-    first, importing, measured = SHELL
+    first, importing, measured, benchmarked = SHELL
     output = _run(server, ["sh", "-e", "-c"], first.replace("curl ", "curl --fail --silent --show-error "))
     assert '"status":"success"' in output
     assert "event: message.done" in output
@@ -60,9 +60,15 @@ def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProces
     )
     assert "old" in _run(server, ["sh", "-e", "-c"], importing.replace("migrate_json", f"{ROOT}/migrate_json"))
     # The launcher looks for the environment of start.sh; the command is the same in that of the tests.
-    measured = re.sub(r"\./ai-lab (\w+)", lambda name: f"{sys.executable} -P -m ai_lab.cli {name[1]}", measured)
+    measured, benchmarked = (
+        re.sub(r"\./ai-lab (\w+)", lambda name: f"{sys.executable} -P -m ai_lab.cli {name[1]}", text)
+        for text in (measured, benchmarked)
+    )
     output = _run(server, ["sh", "-e", "-c"], measured.replace("curl ", "curl --fail --silent --show-error "))
     for shown in ("healthy", "CPU", '"cpu_usage_percent"', '"series"', '"by_route"', '"component":"database"'):
+        assert shown in output
+    output = _run(server, ["sh", "-e", "-c"], benchmarked.replace("curl ", "curl --fail --silent --show-error "))
+    for shown in ("Decode rate", "echo/echo", "complete", '"avg_time"'):
         assert shown in output
 
 

@@ -171,6 +171,23 @@ def _differ(before: object, after: object) -> bool:
     return before is not None and after is not None and before != after
 
 
+def check_slots(evidence: Evidence) -> Iterator[Reason]:
+    """More requests at a time than an engine has slots for wait inside it."""
+    targets = evidence.data.provenance.get("targets", {})
+    for cell, result in evidence.pairs():
+        slots = targets.get(result.arm, {}).get("before", {}).get("slots")
+        if slots and result.level_kind == "concurrency" and cell.level > slots:
+            yield finding(
+                "note",
+                "slots_exceeded",
+                f"The engine answers {slots} requests at once: of {cell.level:g} the others wait in it, and their first "
+                f"tokens come late. To measure it with more: engine.slots={cell.level:g}.",
+                arm=result.arm,
+                value=cell.level,
+                limit=float(slots),
+            )
+
+
 def check_instrument(evidence: Evidence) -> Iterator[Reason]:
     """What the measuring itself adds must be small against what is measured."""
     instrument = evidence.data.instrument
@@ -251,6 +268,7 @@ MACHINE_CHECKS: tuple[Callable[[Evidence], Iterable[Reason]], ...] = (
     check_other_work,
     check_limits_of_machine,
     check_servers,
+    check_slots,
     check_instrument,
     check_client,
     check_energy,
