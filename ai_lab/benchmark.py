@@ -8,12 +8,11 @@ run as a server's would. With ``server`` that one measures, on its machine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from ai_lab.benchmarks.asking import plan_for
-from ai_lab.benchmarks.following import Door, in_own_loop, measured
+from ai_lab.benchmarks.following import in_own_loop, measured, opened, result_of
 from ai_lab.benchmarks.notebook import BenchmarkResult
 from ai_lab.benchmarks.plan import Arm, Plan
 
@@ -44,8 +43,9 @@ class Benchmark:
         self._server = server
 
     def run(self, *, progress: bool = True) -> BenchmarkResult:
-        """Measure, and return the result; interrupting (Ctrl-C, the stop button) cancels the run.
+        """Measure, and return the result.
 
+        Interrupting it (Ctrl-C, the stop button) cancels the run; what was measured until then is kept, see ``stored``.
         Works inside a notebook, where an event loop is running already.
 
         Args:
@@ -55,18 +55,19 @@ class Benchmark:
 
     async def arun(self, *, progress: bool = True) -> BenchmarkResult:
         """``run`` for programs with an event loop; cancelling it cancels the run."""
-        async with self._door() as door:
-            return await measured(door, self.plan, progress=progress)
+        async with opened(self._server) as door:
+            return await measured(door, self.plan, self._server, progress=progress)
 
-    @asynccontextmanager
-    async def _door(self) -> AsyncIterator[Door]:
-        if self._server is not None:
-            from ai_lab.client import AsyncLabClient  # noqa: PLC0415 - only where a server is asked
+    @staticmethod
+    def stored(run_id: str, *, server: str | None = None) -> BenchmarkResult:
+        """Return the result of a run of this lab, or of a server's: an earlier one, or one that was interrupted.
 
-            async with AsyncLabClient(self._server) as client:
-                yield client.benchmarks
-        else:
-            from ai_lab.lab import Lab  # noqa: PLC0415 - a database and more, only where this process measures
+        Raises:
+            BenchmarkNotFound: there is no such run.
+        """
 
-            async with Lab.open() as lab:
-                yield lab.benchmarks
+        async def read() -> BenchmarkResult:
+            async with opened(server) as door:
+                return await result_of(door, run_id, server)
+
+        return in_own_loop(read)

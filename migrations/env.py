@@ -11,6 +11,7 @@ from alembic import context
 from sqlalchemy import Connection
 
 from ai_lab.agents import tables as _agents
+from ai_lab.benchmarks import tables as _benchmarks
 from ai_lab.conversations import tables as _conversations
 from ai_lab.database import Database, database_address, instances, metadata
 from ai_lab.importer import tables as _importer
@@ -18,7 +19,8 @@ from ai_lab.settings import Settings
 from ai_lab.telemetry import tables as _telemetry
 
 _BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search"}
-_DECLARED = (_agents, _conversations, _importer, _telemetry, instances)  # importing them fills the metadata
+# Importing them fills the metadata.
+_DECLARED = (_agents, _benchmarks, _conversations, _importer, _telemetry, instances)
 
 
 def _is_declared(name: str | None, kind: str, _parents: object) -> bool:

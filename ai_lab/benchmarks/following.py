@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from ai_lab.benchmarks.notebook import BenchmarkResult
 from ai_lab.benchmarks.plan import Plan
-from ai_lab.benchmarks.records import Record
+from ai_lab.benchmarks.records import Record, Sample
+from ai_lab.benchmarks.reports import Rendered, ReportFormat
+from ai_lab.benchmarks.reports.raw import read_lines
 from ai_lab.benchmarks.schemas import Progress, Run
+from ai_lab.errors import LabError
 
 T = TypeVar("T")
+#: Requests whose records are fetched at once, so that a result outlives its server; of longer runs when they are used.
+_MOST_AT_ONCE = 20_000
 
 
 class Door(Protocol):
@@ -26,22 +33,41 @@ class Door(Protocol):
     async def get(self, run_id: str) -> Run:
         """Return a run."""
 
-    def events(self, run_id: str) -> AsyncGenerator[Progress | Run, None]:
+    def events(self, run_id: str) -> AsyncIterator[Progress | Run]:
         """Yield how a run goes on."""
+
+    async def wait(self, run_id: str) -> Run:
+        """Return a run when it has ended."""
 
     async def cancel(self, run_id: str) -> Run:
         """Stop a run."""
 
-    def records(self, run_id: str) -> AsyncIterator[Record]:
-        """Yield the record of every request."""
+    async def report(self, run_id: str, fmt: ReportFormat) -> Rendered | bytes:
+        """Return a report as a document."""
 
 
-async def measured(door: Door, plan: Plan, *, progress: bool) -> BenchmarkResult:
+@asynccontextmanager
+async def opened(server: str | None) -> AsyncIterator[Door]:
+    """Give the benchmarks of the server at this address; None: those of this process, with the lab of its settings."""
+    if server is not None:
+        from ai_lab.client import AsyncLabClient  # noqa: PLC0415 - only where a server is asked
+
+        async with AsyncLabClient(server) as client:
+            yield client.benchmarks
+    else:
+        from ai_lab.lab import Lab  # noqa: PLC0415 - a database and more, only where this process measures
+
+        async with Lab.open() as lab:
+            yield lab.benchmarks
+
+
+async def measured(door: Door, plan: Plan, server: str | None, *, progress: bool) -> BenchmarkResult:
     """Start a run, follow it to its end and return its result; a caller that is cancelled cancels the run.
 
     Args:
         door: where it is measured.
         plan: what is measured.
+        server: what ``opened`` makes the same door of, for what is fetched after it was closed.
         progress: show a bar, in a notebook as in a terminal.
     """
     run = await door.start(plan)
@@ -51,16 +77,57 @@ async def measured(door: Door, plan: Plan, *, progress: bool) -> BenchmarkResult
                 if isinstance(change, Progress):
                     bar.show(change)
     except asyncio.CancelledError:
-        await door.cancel(run.id)
+        with suppress(LabError):  # the server is gone, and with it the one who could be told
+            await door.cancel(run.id)
+            await door.wait(run.id)  # its report is made
+        if progress:
+            where = f"{run.id!r}, server={server!r}" if server else repr(run.id)
+            sys.stderr.write(f"Cancelled. What was measured until now: Benchmark.stored({where})\n")
         raise
-    records = [record async for record in door.records(run.id)]
-    return BenchmarkResult(await door.get(run.id), lambda: records)
+    return await result_of(door, run.id, server)
+
+
+async def result_of(door: Door, run_id: str, server: str | None) -> BenchmarkResult:
+    """Return the result of a stored run; arguments as for ``measured``."""
+    run = await door.get(run_id)
+    raw = _Raw(run_id, server)
+    if run.progress.done <= _MOST_AT_ONCE:
+        await raw.fetch(door)
+    return BenchmarkResult(run, raw.records, raw.samples)
+
+
+class _Raw:
+    """What a run was computed from, fetched once and read when somebody looks at it."""
+
+    def __init__(self, run_id: str, server: str | None) -> None:
+        self._run_id = run_id
+        self._server = server
+        self._lines: bytes | None = None
+
+    async def fetch(self, door: Door) -> bytes:
+        document = await door.report(self._run_id, "jsonl")
+        self._lines = document if isinstance(document, bytes) else document.content
+        return self._lines
+
+    def records(self) -> list[Record]:
+        return [one for one in read_lines(self._fetched()) if isinstance(one, Record)]
+
+    def samples(self) -> list[Sample]:
+        return [one for one in read_lines(self._fetched()) if isinstance(one, Sample)]
+
+    def _fetched(self) -> bytes:
+        return in_own_loop(self._fetch_later) if self._lines is None else self._lines
+
+    async def _fetch_later(self) -> bytes:
+        async with opened(self._server) as door:
+            return await self.fetch(door)
 
 
 def in_own_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Return the result of ``work``, also where an event loop runs already, as in a notebook.
 
-    An interruption (Ctrl-C, a notebook's stop button) cancels the work, waits until it has tidied up, and is raised.
+    An interruption (Ctrl-C, a notebook's stop button) cancels the work, waits until it has tidied up, and is raised; a
+    second one does not wait.
     """
     try:
         asyncio.get_running_loop()
@@ -70,8 +137,8 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     task = loop.create_task(work())
 
     def drive() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(asyncio.wait({task}))
+        with asyncio.Runner(loop_factory=lambda: loop):  # closes what the work has left open
+            loop.run_until_complete(asyncio.wait({task}))
 
     thread = threading.Thread(target=drive, name="benchmark")
     thread.start()
@@ -81,9 +148,6 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
         raise
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()
     return task.result()
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ai_lab.benchmarks.analysis.run_data import RunData
 from ai_lab.benchmarks.analysis.totals import is_good
@@ -33,14 +33,17 @@ from ai_lab.benchmarks.observation.loop_lag import LoopLag
 from ai_lab.benchmarks.observation.provenance import host_provenance
 from ai_lab.benchmarks.observation.side_sampler import SideSampler, watch_idle
 from ai_lab.benchmarks.plan import GoodputSearch, Iterations, Plan
-from ai_lab.benchmarks.records import Record, Sample
+from ai_lab.benchmarks.records import BlockDone, Record, Sample, shift
 from ai_lab.benchmarks.schemas import Instrument, Progress
 from ai_lab.benchmarks.targets import Address, Target, open_target
 from ai_lab.errors import LabError
 from ai_lab.settings import Settings
 
+Stamped = TypeVar("Stamped", Record, Sample, BlockDone)
+
 _TELL_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.25
+_CLOCK_STEP_NS = 10_000_000_000  # a wall clock that is set moves by less, a restart of the machine by more
 _USUAL_CHUNK_RATE = 50.0  # per second and stream, where no warm-up has shown the real one
 
 
@@ -69,6 +72,7 @@ class Measurement:
         self._targets: list[Target] = []
         self._pending: list[PackedRecord] = []
         self._lag = LoopLag()
+        self._shift_ns = self._clock_shift_ns()
         self._measuring_since = 0.0
         measured = [record for record in self.data.records if record.phase == "measured"]
         self._done_before = len(measured)
@@ -89,7 +93,7 @@ class Measurement:
             LabError: a server cannot be reached, has not the model, or cannot do what the plan says.
             ServerGone: a server stopped answering in mid-run.
         """
-        self._remember(attempts=self._state.get("attempts", 0) + 1)
+        self._remember(attempts=self._state.get("attempts", 0) + 1, clock_offset_ns=self._state["clock_offset_ns"])
         async with AsyncExitStack() as closing:
             closing.callback(self._say, "analysing")
             for name, address, arm in zip(self._names, self._addresses, self._plan.arms, strict=True):
@@ -122,6 +126,12 @@ class Measurement:
                 await self._measure()
             await self._idle(sampler, "idle_after")
             await self._describe("after")
+
+    def _clock_shift_ns(self) -> int:
+        """Return what makes stamps of now comparable to those of before the machine was started anew: mostly 0."""
+        offset_ns = time.time_ns() - time.perf_counter_ns()
+        shift_ns = offset_ns - int(self._state.setdefault("clock_offset_ns", offset_ns))
+        return shift_ns if abs(shift_ns) > _CLOCK_STEP_NS else 0
 
     async def _describe(self, when: str) -> None:
         """Ask the servers what they are, and say what is asked of them."""
@@ -157,7 +167,7 @@ class Measurement:
     async def _idle(self, sampler: SideSampler, kind: SampleKind) -> None:
         if self._plan.idle_seconds:
             self._say("idle")
-            samples = await watch_idle(sampler, self._plan.idle_seconds)
+            samples = self._shifted(await watch_idle(sampler, self._plan.idle_seconds))
             (self.data.idle_before if kind == "idle_before" else self.data.idle_after).extend(samples)
             self._tell(SamplesTaken(PackedSamples.of(kind, samples)))
 
@@ -226,12 +236,14 @@ class Measurement:
         done = await self._generator.run_block(block, self._targets[block.arm])
         done.loop_lag_p99_ms = self._lag.take_p99_ms()
         self._flush()
+        self._shifted([done])
         self.data.blocks.append(done)
         self._tell(BlockMeasured(done))
         self._progress.blocks_done += 1
 
     def _ended(self, record: Record) -> None:
         """Take in a request that has ended, in the event loop."""
+        self._shifted([record])
         self.data.records.append(record)
         self._pending.append(PackedRecord.of(record))
         if record.phase != "measured":
@@ -252,7 +264,7 @@ class Measurement:
 
         def tell_all() -> None:
             self._flush()
-            if samples := sampler.take():
+            if samples := self._shifted(sampler.take()):
                 self.data.samples.extend(samples)
                 self._tell(SamplesTaken(PackedSamples.of("busy", samples)))
 
@@ -267,6 +279,12 @@ class Measurement:
         finally:
             telling.cancel()
             tell_all()
+
+    def _shifted(self, stamped: list[Stamped]) -> list[Stamped]:
+        if self._shift_ns:
+            for one in stamped:
+                shift(one, self._shift_ns)
+        return stamped
 
     def _flush(self) -> None:
         if self._pending:

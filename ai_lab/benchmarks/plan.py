@@ -18,7 +18,7 @@ Protocol = Literal["auto", "ollama", "openai"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class EngineOptions(_Part):
@@ -46,7 +46,9 @@ class Arm(_Part):
     endpoint: Literal["chat", "generate"] = Field(
         default="chat", description="generate: Ollama's /api/generate, OpenAI's /completions."
     )
-    api_key: ApiKey | None = Field(default=None, description="With url. Never stored: a rerun has to be given it.")
+    api_key: ApiKey | None = Field(
+        default=None, exclude=True, description="With url. Never stored nor shown: a rerun has to be given it."
+    )
     name: str | None = Field(default=None, min_length=1, max_length=100, description="How reports call it.")
     options: Options = Field(default_factory=dict, description="Sent as they are: temperature, num_ctx, …")
     engine: EngineOptions | None = Field(default=None, description="For embedded models only.")

@@ -23,6 +23,19 @@ TokenSource = Literal["server", "chunks"]
 Phase = Literal["warmup", "measured", "discarded"]
 
 
+def shift(stamped: Record | Sample | BlockDone, by_ns: int) -> None:
+    """Move all stamps, for a run that goes on after the machine was started anew and with it the clock."""
+    for one in fields(stamped):
+        if not one.name.endswith("_ns"):
+            continue
+        value = getattr(stamped, one.name)
+        if isinstance(value, array):
+            value = array("q", (stamp + by_ns for stamp in value))
+        elif value is not None:
+            value += by_ns
+        setattr(stamped, one.name, value)
+
+
 @dataclass(slots=True)
 class Record:
     """One request. Stamps are nanoseconds of one monotonic clock, None where that moment never came.

@@ -91,9 +91,9 @@ class Cell(BaseModel):
     level_kind: Literal["concurrency", "rate"]
     counts: Counts
     metrics: dict[str, MetricResult]
-    #: Whole-cell figures: request_rps, offered_rps, achieved_rps, output_tps (all streams together), input_tps, goodput_rps,
-    #: goodput_share, error_share, cached_share, joules_per_token_gross, joules_per_token_marginal, joules_per_request,
-    #: mean_watts, dispatch_delay_p99_ms, client_cpu_us_per_chunk, determinism_share, server_client_decode_ratio.
+    #: Whole-cell figures: request_rps, offered_rps, achieved_rps, output_tps (all streams together), input_tps,
+    #: goodput_rps, goodput_share, error_share, cached_share, joules_per_token_gross, joules_per_token_marginal,
+    #: joules_per_request, mean_watts, dispatch_delay_p99_ms, client_cpu_us_per_chunk, determinism_share, server_client_decode_ratio.
     totals: dict[str, Estimate] = Field(default_factory=dict)
     stability: Stability | None = None
     prompt_tokens_median: float | None = None

@@ -164,7 +164,7 @@ class AsyncLabClient:
             progress: show a progress bar.
             fields: iterations, concurrency, rate, prompt, …: see ``ai_lab.benchmarks.asking.plan_for``.
         """
-        return await measured(self.benchmarks, plan or plan_for(*models, **fields), progress=progress)
+        return await measured(self.benchmarks, plan or plan_for(*models, **fields), self._url, progress=progress)
 
     # -- conversations -------------------------------------------------------------------------------------------
 

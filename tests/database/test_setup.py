@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 
 from ai_lab.agents import tables as _agents
+from ai_lab.benchmarks import tables as _benchmarks
 from ai_lab.conversations import tables as _conversations
 from ai_lab.database import Database, instances, metadata
 from ai_lab.database.command import main
@@ -17,7 +18,7 @@ from ai_lab.errors import DatabaseDamaged, DatabaseTooNew, DatabaseUnusable, Dat
 from ai_lab.importer import tables as _importer
 from ai_lab.telemetry import tables as _telemetry
 
-_DECLARED = (_agents, _conversations, _importer, _telemetry, instances)
+_DECLARED = (_agents, _benchmarks, _conversations, _importer, _telemetry, instances)
 _BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search"}
 
 

@@ -180,7 +180,7 @@ def check_slots(evidence: Evidence) -> Iterator[Reason]:
             yield finding(
                 "note",
                 "slots_exceeded",
-                f"The engine answers {slots} requests at once: of {cell.level:g} the others wait in it, and their first "
+                f"The engine answers {slots} requests at once; of {cell.level:g} the others wait in it, their first "
                 f"tokens come late. To measure it with more: engine.slots={cell.level:g}.",
                 arm=result.arm,
                 value=cell.level,

@@ -257,7 +257,9 @@ def _method(run: Run) -> str:
     plan, report = run.plan, run.report
     parts = [_load(plan)]
     if run.progress.blocks_total > 1:
-        parts.append(f"{run.progress.blocks_total} blocks in random order over the arms")
+        parts.append(
+            f"{run.progress.blocks_total} blocks" + (" in random order over the arms" if len(plan.arms) > 1 else "")
+        )
     prompts = plan.prompts
     if prompts.texts:
         parts.append(f"{len(prompts.texts)} prompts of the user's")
