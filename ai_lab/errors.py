@@ -34,6 +34,7 @@ LabError                        500 internal_error
 │   ├── DatabaseBusy            503 database_busy
 │   └── DatabaseFull            507 database_full
 ├── BenchmarkFailed             502 benchmark_failed
+├── BenchmarkQueueFull          429 benchmark_queue_full
 ├── MetricsUnavailable          503 metrics_unavailable
 ├── ServerStopping              503 server_stopping
 ├── ServerUnreachable           503 server_unreachable
@@ -267,6 +268,12 @@ class BenchmarkFailed(LabError):
     """A benchmark ended without a figure: every request failed, or the measuring process died."""
 
     status, code, title = 502, "benchmark_failed", "The benchmark failed"
+
+
+class BenchmarkQueueFull(LabError):
+    """So many benchmarks wait that one more would not be measured for long."""
+
+    status, code, title = 429, "benchmark_queue_full", "Too many benchmarks wait"
 
 
 class MetricsUnavailable(LabError):

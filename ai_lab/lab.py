@@ -87,8 +87,7 @@ class Lab:
             closing.push_async_callback(telemetry.close)
             await telemetry.start(health)
             chat = Chat(conversations, providers, instance_id, instruments.chat_turn)
-            benchmarks = Benchmarks(settings, database, providers, instance_id)
-            await benchmarks.adopt_orphans()
+            benchmarks = Benchmarks(settings, database, providers, instance_id, observe=instruments.benchmark_run)
             upkeep = asyncio.create_task(_keep_up(database, conversations, benchmarks, instance_id))
             closing.push_async_callback(_end, upkeep)
             closing.push_async_callback(chat.close)
@@ -120,9 +119,7 @@ async def _close_orphans(database: Database, conversations: Conversations, insta
         logger.warning("%d answers that a stopped server left unfinished are marked interrupted", closed)
 
 
-async def _keep_up(
-    database: Database, conversations: Conversations, benchmarks: Benchmarks, instance_id: str
-) -> None:
+async def _keep_up(database: Database, conversations: Conversations, benchmarks: Benchmarks, instance_id: str) -> None:
     """Say every quarter of a minute that this process lives, and tidy up after others that do not."""
     rounds = 0
     while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from ai_lab.errors import InvalidRequest
 from ai_lab.telemetry.operations.local import LocalTelemetry, local
 from ai_lab.telemetry.operations.monitor import monitor_performance
 
@@ -76,13 +77,20 @@ class PerformanceMonitor:
 
         Raises:
             BenchmarkFailed: not one iteration succeeded.
+            InvalidRequest: it cannot be measured like that.
             ModelNotFound: there is no such model.
         """
+        from pydantic import ValidationError  # noqa: PLC0415 - as below
+
         from ai_lab.benchmark import Benchmark  # noqa: PLC0415 - a whole lab, only where something is measured
+        from ai_lab.benchmarks.asking import in_our_words  # noqa: PLC0415 - as above
         from ai_lab.benchmarks.plan import Plan  # noqa: PLC0415 - as above
         from ai_lab.benchmarks.reports import earlier_shape  # noqa: PLC0415 - as above
 
-        plan = Plan.of_earlier(model_name, prompt, iterations)
+        try:
+            plan = Plan.of_earlier(model_name, prompt, iterations)
+        except ValidationError as error:
+            raise InvalidRequest(in_our_words(error)) from None
         result = await Benchmark(plan=plan).arun(progress=False)
         return earlier_shape(result.run, result.records)
 

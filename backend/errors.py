@@ -125,10 +125,14 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """Return the methods of this path; each of them is a route of its own, and Starlette names only the first one's."""
+    """Return the methods of this path; each of them is a route of its own, and Starlette names only the first one's.
+
+    A path that is spelled out is none of those that a template with a name in its place stands for.
+    """
     routes = (route for router in request.app.state.routers for route in router.routes)
-    partly = (route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL)
-    return sorted({method for route in partly for method in getattr(route, "methods", None) or ()})
+    partly = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    exact = [route for route in partly if getattr(route, "path", None) == request.scope["path"]]
+    return sorted({method for route in exact or partly for method in getattr(route, "methods", None) or ()})
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -88,6 +88,7 @@ class _Server(uvicorn.Server):
 async def _serve(settings: Settings, listening: socket.socket) -> None:
     async with Lab.open(settings) as lab:
         logging.getLogger().addHandler(CountingHandler(lab.telemetry.instruments.log_message))
+        await lab.benchmarks.adopt_orphans()
         config = uvicorn.Config(
             create_app(lab),
             log_config=None,

@@ -37,6 +37,8 @@ _FLAVOURS: tuple[Flavour, ...] = ("ollama", "openai", "llama-server")
 _REQUESTS = {1: 10, 8: 48, 32: 160}  # by streams
 _TOKENS, _GAP_MS = 64, 20.0
 _FIRST_MS, _GAP_ERROR_MS, _GAP_PERCENT, _DECODE_PERCENT, _CHUNK_US = 0.5, 0.3, 1.0, 1.0, 100.0
+#: Where the server itself is later than that, the machine is busy with other work, and the same is measured again.
+_CALM_MS, _ATTEMPTS = 5.0, 3
 _ARRIVALS, _RATE, _LEAST_P = 400, 20.0, 0.01
 _PROMPTED = 200
 _RUN_REQUESTS, _RUN_STREAMS, _RUN_MIB = 10_000, 16, 300.0
@@ -66,24 +68,33 @@ async def _stamps(server: CalibratedServer) -> list[Row]:
     """Compare stamps at each number of streams with each kind of server."""
     rows = []
     for streams, flavour in itertools.product(_REQUESTS, _FLAVOURS):
-        server.configure(ttft_ms=50, gap_ms=_GAP_MS, gap_sigma=0.5, request_sigma=0.05)
-        async with opened(server, flavour) as target:
-            await send(target, streams=1, requests=2, tokens=8)
-            server.clear()
-            gc.collect()
-            gc.disable()  # as it is in a block of a run
-            used = time.process_time()
-            records = await send(
-                target, streams=streams, requests=_REQUESTS[streams], tokens=_TOKENS, apart_ms=300 / streams
-            )
-            used = time.process_time() - used
-            gc.enable()
+        for _ in range(_ATTEMPTS):
+            pairs, used = await _asked(server, flavour, streams)
+            if _late_ms(pairs) <= _CALM_MS:
+                break
         name = f"{flavour}, {streams} stream{'s' * (streams > 1)}"
-        rows += _compared(name, paired(records, server.log()))
+        rows += _compared(name, pairs)
         if streams == max(_REQUESTS):
-            chunks = sum(len(record.chunk_ns) for record in records)
+            chunks = sum(len(pair.seen.chunk_ns) for pair in pairs)
             rows.append(at_most(f"{name}: CPU of the client", used / chunks * 1e6, _CHUNK_US, "us per chunk", 0))
     return rows
+
+
+async def _asked(server: CalibratedServer, flavour: Flavour, streams: int) -> tuple[list[Pair], float]:
+    """Return requests from both sides, and the seconds of CPU that they took the client."""
+    server.configure(ttft_ms=50, gap_ms=_GAP_MS, gap_sigma=0.5, request_sigma=0.05)
+    async with opened(server, flavour) as target:
+        await send(target, streams=1, requests=2, tokens=8)
+        server.clear()
+        gc.collect()
+        gc.disable()  # as it is in a block of a run
+        used = time.process_time()
+        records = await send(
+            target, streams=streams, requests=_REQUESTS[streams], tokens=_TOKENS, apart_ms=300 / streams
+        )
+        used = time.process_time() - used
+        gc.enable()
+    return paired(records, server.log()), used
 
 
 def _compared(name: str, pairs: list[Pair]) -> list[Row]:
@@ -134,15 +145,14 @@ def _first_tokens(name: str, pairs: list[Pair]) -> list[Row]:
 
 def _punctuality(pairs: list[Pair]) -> str:
     """Return how late the server itself was and how long a request took to it: what the machine does to everybody."""
-    late = [
-        (before - due) / 1e6
-        for pair in pairs
-        for before, due in zip(pair.written.before_ns, pair.written.due_ns, strict=True)
-    ]
-    return (
-        f"late by p99 {percentile(late, 0.99):.2f} ms; requests came {median(pair.sent_ms for pair in pairs):.3f} ms "
-        "after sent"
-    )
+    sent_ms = median(pair.sent_ms for pair in pairs)
+    return f"late by p99 {_late_ms(pairs):.2f} ms; requests came {sent_ms:.3f} ms after sent"
+
+
+def _late_ms(pairs: list[Pair]) -> float:
+    """Return the 99th percentile of the server's own lateness."""
+    writes = (zip(pair.written.before_ns, pair.written.due_ns, strict=True) for pair in pairs)
+    return percentile([(before - due) / 1e6 for before, due in itertools.chain.from_iterable(writes)], 0.99)
 
 
 async def _arrivals(server: CalibratedServer) -> list[Row]:

@@ -295,7 +295,9 @@ class _Covered:
         share = self.held / self.given * 100
         wrong = (self.given - self.held) / runs * 100
         if self.refused > runs / 10:
-            return at_most(f"{what}: wrong, of all runs{refused}", wrong, 100 - _LOW, "%")
+            # What is refused is chosen by the data, so that the few that are given cover less.
+            measured = f"wrong {wrong:.1f} % of all{refused}; {share:.0f} % of the given"
+            return Row(what, measured, f"wrong <= {100 - _LOW:g} %", wrong <= 100 - _LOW)
         is_met = _LOW <= share <= _HIGH if is_bound else None
         return Row(what, f"{share:.1f} %{refused}", f"{_LOW:g}-{_HIGH:g} %" if is_bound else "", is_met)
 

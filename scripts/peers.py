@@ -143,15 +143,15 @@ def _guidellm(url: str, task: Task, folder: Path) -> list[str]:
 
 def _read_guidellm(folder: Path) -> Figures:
     [benchmark] = _json(folder / "report.json")["benchmarks"]
-    metrics = {name: values.get("successful") for name, values in benchmark["metrics"].items()}
+    metrics = benchmark["metrics"]
     found: Figures = {"requests": len(benchmark["requests"]["successful"])}
     for name, theirs in (
         ("ttft", "time_to_first_token_ms"),
         ("tpot", "inter_token_latency_ms"),
         ("latency_per_token", "time_per_output_token_ms"),
     ):
-        found |= {f"{name}_{share}": metrics[theirs]["percentiles"][share] for share in ("p50", "p99")}
-    return found | {"output_tps": metrics["output_tokens_per_second"]["mean"]}
+        found |= {f"{name}_{share}": metrics[theirs]["successful"]["percentiles"][share] for share in ("p50", "p99")}
+    return found | {"output_tps": metrics["output_tokens_per_second"]["successful"]["mean"]}
 
 
 def _aiperf(url: str, task: Task, folder: Path) -> list[str]:

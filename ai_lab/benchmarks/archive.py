@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from ai_lab import cursor
-from ai_lab.benchmarks.events import SampleKind, unpacked_json
+from ai_lab.benchmarks.events import PackedRecord, SampleKind, unpacked_json
 from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.recording import stored_run
 from ai_lab.benchmarks.records import Record, Sample
-from ai_lab.benchmarks.reports import NEEDS_RECORDS, Rendered, ReportFormat, render
+from ai_lab.benchmarks.reports import NEEDS_RECORDS, Rendered, ReportFormat, jsonl_line, render
 from ai_lab.benchmarks.repository import BenchmarkRepository
 from ai_lab.benchmarks.schemas import ENDED, Progress, ReportBody, Run, RunPage
 from ai_lab.database import Database
@@ -32,28 +32,31 @@ class Archive:
             repository = BenchmarkRepository(db)
             row = found(await repository.get(run_id), run_id)
             report = await repository.document(run_id, "report") if row["status"] in ENDED else None
-        return run_of(row, report)
+        return await asyncio.to_thread(run_of, row, report)  # a plan may hold megabytes of prompts
 
     async def page(self, *, after: str | None = None, limit: int = 20) -> RunPage:
         """Return runs without reports, the newest first. Raises ``InvalidCursor``."""
         before = cursor.decode_moment(after)[1] if after else None
         async with self._database.reading() as db:
             rows = await BenchmarkRepository(db).page(before, limit + 1)
-        runs = [run_of(row) for row in rows[:limit]]
+        runs = await asyncio.to_thread(lambda: [run_of(row) for row in rows[:limit]])
         has_more = len(rows) > limit
         return RunPage(data=runs, after=cursor.encode(runs[-1].created_at, runs[-1].id) if has_more else None)
 
     async def records(self, run_id: str) -> AsyncGenerator[Record, None]:
         """Yield every request in the order in which they ended, page by page. Raises ``BenchmarkNotFound``."""
         await self.get(run_id)
-        sequence, is_last = -1, False
-        while not is_last:
-            async with self._database.reading() as db:
-                rows = await BenchmarkRepository(db).records_after(run_id, sequence, _PAGE)
-            for _, packed in rows:
+        async for page in self._pages(run_id):
+            for packed in page:
                 yield packed.unpack()
-            is_last = len(rows) < _PAGE
-            sequence = rows[-1][0] if rows else sequence
+
+    async def jsonl(self, run_id: str) -> AsyncGenerator[bytes, None]:
+        """Return the run with all that it was computed from, as JSON Lines, which come as they are asked for.
+
+        Raises:
+            BenchmarkNotFound: there is no such run.
+        """
+        return self._jsonl(await self.get(run_id))
 
     async def samples(self, run_id: str) -> list[tuple[SampleKind, list[Sample]]]:
         """Return what was seen of the machine, in order. Raises ``BenchmarkNotFound``."""
@@ -72,6 +75,26 @@ class Archive:
         records = (one.unpack() for one in raw.records)  # one at a time: unpacked they take several times the memory
         samples = (sample for packed in raw.samples for sample in packed.unpack())
         return await asyncio.to_thread(render, run, fmt, records=records, samples=samples)
+
+    async def _jsonl(self, run: Run) -> AsyncGenerator[bytes, None]:
+        yield jsonl_line(run).encode()
+        async for page in self._pages(run.id):
+            yield await asyncio.to_thread(_lines, page)
+        for _, samples in await self.samples(run.id):
+            yield "".join(map(jsonl_line, samples)).encode()
+
+    async def _pages(self, run_id: str) -> AsyncGenerator[list[PackedRecord], None]:
+        sequence, is_last = -1, False
+        while not is_last:
+            async with self._database.reading() as db:
+                rows = await BenchmarkRepository(db).records_after(run_id, sequence, _PAGE)
+            yield [packed for _, packed in rows]
+            is_last = len(rows) < _PAGE
+            sequence = rows[-1][0] if rows else sequence
+
+
+def _lines(page: list[PackedRecord]) -> bytes:
+    return "".join(jsonl_line(packed.unpack()) for packed in page).encode()
 
 
 def run_of(row: dict[str, Any], report: bytes | None = None) -> Run:

@@ -87,7 +87,12 @@ def plan_for(
     try:
         return Plan.model_validate(values)
     except ValidationError as error:
-        raise InvalidRequest("; ".join(_sentence(item) for item in error.errors(include_input=False))) from None
+        raise InvalidRequest(in_our_words(error)) from None
+
+
+def in_our_words(error: ValidationError) -> str:
+    """Return what is wrong with a plan, on one line."""
+    return "; ".join(_sentence(item) for item in error.errors(include_input=False))
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -64,6 +64,13 @@ class RecordsMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordsEnded:
+    """The same before packing, which takes milliseconds where answers are long: whoever writes does that."""
+
+    records: list[Record]
+
+
+@dataclass(frozen=True, slots=True)
 class BlockMeasured:
     """A block is complete: a run that is taken up again does not repeat it."""
 
@@ -108,14 +115,26 @@ class Failed:
     detail: str
 
 
-Event = Progress | RecordsMeasured | BlockMeasured | SamplesTaken | StateChanged | Reported | Compared | Failed
+Event = (
+    Progress
+    | RecordsEnded
+    | RecordsMeasured
+    | BlockMeasured
+    | SamplesTaken
+    | StateChanged
+    | Reported
+    | Compared
+    | Failed
+)
 
 
 def encode(event: Event) -> bytes:  # noqa: PLR0911 - one line per kind of event
-    """Return an event as one line."""
+    """Return an event as one line; of ``RecordsEnded`` the one of ``RecordsMeasured``."""
     match event:
         case Progress():
             return line_of(event="progress", progress=event.model_dump(exclude_defaults=True) | {"phase": event.phase})
+        case RecordsEnded():
+            return encode(RecordsMeasured([PackedRecord.of(one) for one in event.records]))
         case RecordsMeasured():
             return line_of(event="records", records=[plain_record(one) for one in event.records])
         case BlockMeasured():

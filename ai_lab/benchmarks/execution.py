@@ -38,6 +38,7 @@ class Workplace:
     settings: Settings
     database: Database
     instance_id: str
+    observe: Callable[[str, str | None], None]
     command: Sequence[str] | None = None
 
 
@@ -144,17 +145,20 @@ class Execution:
     async def _end(self, status: RunStatus, report: ReportBody | None, detail: str | None, code: str | None) -> None:
         values: dict[str, Any] = {"status": status, "ended_at": now(), "grade": report and report.grade}
         values |= {"error": detail and storable(detail), "error_code": code}
-        packed = packed_json(json.loads(report.model_dump_json())) if report else None
+        packed = await asyncio.to_thread(_packed, report) if report else None
 
-        async def write() -> None:
+        async def write() -> bool:
             async with self._place.database.transaction() as db:
                 repository = BenchmarkRepository(db)
-                if await repository.change(self._run_id, values, instance_id=self._place.instance_id):
+                is_ours = await repository.change(self._run_id, values, instance_id=self._place.instance_id)
+                if is_ours:
                     await repository.release(self._run_id)
                     if packed:
                         await repository.put(self._run_id, "report", packed)
+            return is_ours
 
-        await insist(write)
+        if await insist(write):
+            self._place.observe(status, values["grade"])
         self._has_ended = True
 
     async def _give_back(self, recording: Recording | None) -> None:
@@ -173,6 +177,10 @@ class Execution:
         """Leave no run behind that is said to be measured; what went wrong then is on its way to the log."""
         if not self._has_ended:
             await self._end("failed", None, "An error of AI Lab itself; the server's log says more.", LabError.code)
+
+
+def _packed(report: ReportBody) -> bytes:
+    return packed_json(json.loads(report.model_dump_json()))  # has null for what is no number
 
 
 async def compared(place: Workplace, job: Job) -> list[Comparison]:

@@ -135,18 +135,21 @@ def in_own_loop(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(work())
     loop = asyncio.new_event_loop()
     task = loop.create_task(work())
+    has_ended = threading.Event()  # not Thread.join: interrupted, that takes a thread that runs for one that has ended
 
     def drive() -> None:
-        with asyncio.Runner(loop_factory=lambda: loop):  # closes what the work has left open
-            loop.run_until_complete(asyncio.wait({task}))
+        try:
+            with asyncio.Runner(loop_factory=lambda: loop):  # closes what the work has left open
+                loop.run_until_complete(asyncio.wait({task}))
+        finally:
+            has_ended.set()
 
-    thread = threading.Thread(target=drive, name="benchmark")
-    thread.start()
+    threading.Thread(target=drive, name="benchmark").start()
     try:
-        thread.join()
+        has_ended.wait()
     except KeyboardInterrupt:
         loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+        has_ended.wait()
         raise
     return task.result()
 

@@ -70,7 +70,11 @@ class Job:
 def job_lines(job: Job) -> Iterator[bytes]:
     """Yield a job as lines of bounded size, the last of which says that it is the last."""
     head = {"kind": job.kind, "addresses": job.addresses, "settings": job.settings, "outcome": job.outcome}
-    yield line_of(job=head | {"siblings": [[one.model_dump_json() for one in equal] for equal in job.siblings]})
+    yield line_of(job=head)
+    for equal in job.siblings:
+        yield line_of(siblings=len(equal))
+        for report in equal:
+            yield line_of(sibling=report.model_dump_json())
     for run in [job.run, *job.others]:
         yield line_of(
             run=run.run_id,
@@ -102,10 +106,15 @@ def read_job(stream: Lines) -> Job:
     """
     head: dict[str, Any] = {}
     runs: list[StoredRun] = []
+    siblings: list[list[ReportBody]] = []
     while line := stream.readline():
         values = json.loads(line)
         if "job" in values:
             head = values["job"]
+        elif "siblings" in values:
+            siblings.append([])
+        elif "sibling" in values:
+            siblings[-1].append(ReportBody.model_validate_json(values["sibling"]))
         elif "run" in values:
             report = values["report"]
             plan = Plan.model_validate_json(values["plan"])
@@ -118,7 +127,6 @@ def read_job(stream: Lines) -> Job:
         elif "samples" in values:
             runs[-1].samples.append(samples_of(values["samples"]))
         elif "end" in values:
-            siblings = [[ReportBody.model_validate_json(one) for one in equal] for equal in head.pop("siblings")]
             return Job(run=runs[0], others=runs[1:], siblings=siblings, **head)
     raise EOFError
 

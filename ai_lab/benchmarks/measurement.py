@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
 from typing import Any, TypeVar
 
 from ai_lab.benchmarks.analysis.run_data import RunData
@@ -14,9 +16,8 @@ from ai_lab.benchmarks.analysis.totals import is_good
 from ai_lab.benchmarks.events import (
     BlockMeasured,
     Event,
-    PackedRecord,
     PackedSamples,
-    RecordsMeasured,
+    RecordsEnded,
     SampleKind,
     SamplesTaken,
     StateChanged,
@@ -36,6 +37,7 @@ from ai_lab.benchmarks.plan import GoodputSearch, Iterations, Plan
 from ai_lab.benchmarks.records import BlockDone, Record, Sample, shift
 from ai_lab.benchmarks.schemas import Instrument, Progress
 from ai_lab.benchmarks.targets import Address, Target, open_target
+from ai_lab.benchmarks.targets.answer import count
 from ai_lab.errors import LabError
 from ai_lab.settings import Settings
 
@@ -44,6 +46,7 @@ Stamped = TypeVar("Stamped", Record, Sample, BlockDone)
 _TELL_SECONDS = 1.0
 _PROGRESS_SECONDS = 0.25
 _CLOCK_STEP_NS = 10_000_000_000  # a wall clock that is set moves by less, a restart of the machine by more
+_FEWEST_STREAMS, _MOST_STREAMS = 8, 1024  # of an open loop, where the instrument is measured
 _USUAL_CHUNK_RATE = 50.0  # per second and stream, where no warm-up has shown the real one
 
 
@@ -65,13 +68,13 @@ class Measurement:
         self._state = dict(job.run.state)
         attempt = self._state.get("attempts", 0)
         length = Length(**self._state["length"]) if "length" in self._state else None
+        self._lag = LoopLag()
         self._prompts = PromptSource(plan, job.run.run_id, attempt=attempt, length=length)
-        self._generator = LoadGenerator(plan, self._prompts, self._ended, attempt=attempt)
+        self._generator = LoadGenerator(plan, self._prompts, self._ended, lag=self._lag, attempt=attempt)
         self._schedule = blocks(plan)
         self._names = plan.arm_names()
         self._targets: list[Target] = []
-        self._pending: list[PackedRecord] = []
-        self._lag = LoopLag()
+        self._pending: list[Record] = []
         self._shift_ns = self._clock_shift_ns()
         self._measuring_since = 0.0
         measured = [record for record in self.data.records if record.phase == "measured"]
@@ -105,12 +108,7 @@ class Measurement:
                 self._targets.append(target)
             await self._describe("before")
             await self._load_cold()
-            sampler = SideSampler(
-                lambda: [pid for target in self._targets for pid in target.process_ids()],
-                # A provider in Python works inside this process: there is nothing else to look for.
-                targets_are_local=any(one.is_local and one.protocol != "provider" for one in self._addresses),
-                loop_lag=self._lag,
-            )
+            sampler = SideSampler(self._server_pids, targets_are_local=bool(self._servers_here()), loop_lag=self._lag)
             self._lag.start()
             closing.callback(self._lag.close)
             sampler.start()
@@ -132,6 +130,20 @@ class Measurement:
         offset_ns = time.time_ns() - time.perf_counter_ns()
         shift_ns = offset_ns - int(self._state.setdefault("clock_offset_ns", offset_ns))
         return shift_ns if abs(shift_ns) > _CLOCK_STEP_NS else 0
+
+    def _servers_here(self) -> list[Target]:
+        """Return the targets that have processes of their own on this machine."""
+        # A provider in Python works inside this process: there is nothing else to look for.
+        return [
+            target
+            for target, address in zip(self._targets, self._addresses, strict=True)
+            if target.is_local and address.protocol != "provider"
+        ]
+
+    def _server_pids(self) -> list[int]:
+        """Return the processes of all servers under test; none where one's are not found, which would be others."""
+        found = [target.process_ids() for target in self._servers_here()]
+        return [pid for pids in found for pid in pids] if all(found) else []
 
     async def _describe(self, when: str) -> None:
         """Ask the servers what they are, and say what is asked of them."""
@@ -174,35 +186,49 @@ class Measurement:
     async def _set_length(self) -> None:
         self._say("prompts")
         if "length" not in self._state:
-            before = self.data.provenance["targets"][self._names[0]].get("before", {})
-            context_tokens = before.get("context_tokens")
             targets = dict(zip(self._names, self._targets, strict=True))
             self._prompts.length = await calibrate_length(
-                self._plan, self._prompts, targets, context_tokens=context_tokens
+                self._plan, self._prompts, targets, context_tokens=self._context_tokens()
             )
         self.data.provenance["prompts"] = self._prompts.facts()
         self._remember(length=self._prompts.length.to_dict(), provenance=self.data.provenance)
+
+    def _context_tokens(self) -> int | None:
+        """Return the context that the first arm's requests will have; None where it is not known."""
+        before = self.data.provenance["targets"][self._names[0]].get("before", {})
+        if before.get("server") == "ollama":  # what it has loaded now is loaded anew where a request wants another one
+            return count(self._plan.arms[0].options, "num_ctx") or None
+        return count(before, "context_tokens") or None
 
     async def _calibrate(self) -> None:
         """Measure the instrument at the pace that the warm-up has shown."""
         if not self._plan.calibration_seconds or self.data.instrument:
             return
         self._say("calibrating")
-        load = self._plan.load
-        streams = max(load.concurrency) if isinstance(load, Iterations) else 8
         self.data.instrument = await calibrate_instrument(
-            self._plan.calibration_seconds, streams, self._chunk_rate(streams)
+            self._plan.calibration_seconds, self._streams(), self._chunk_rate()
         )
         self._remember(instrument=self.data.instrument.model_dump())
 
-    def _chunk_rate(self, streams: int) -> float:
-        """Return the chunks per second that one of several streams is likely to have."""
-        rates = [
-            (len(record.chunk_ns) - 1) / (record.chunk_ns[-1] - record.chunk_ns[0]) * 1e9
-            for record in self.data.records
-            if len(record.chunk_ns) > 1 and record.chunk_ns[-1] > record.chunk_ns[0]
+    def _streams(self) -> int:
+        """Return how many requests will be under way at most, in an open loop as long as the server keeps up."""
+        load = self._plan.load
+        if isinstance(load, Iterations):
+            return max(load.concurrency)
+        took = [
+            (record.end_ns - record.sent_ns) / 1e9 for record in self.data.records if record.sent_ns and record.end_ns
         ]
-        return max(rates, default=_USUAL_CHUNK_RATE)
+        under_way = max(self._plan.levels()) * median(took or [0.0])  # Little's law
+        return min(_MOST_STREAMS, max(_FEWEST_STREAMS, math.ceil(under_way)))
+
+    def _chunk_rate(self) -> float:
+        """Return the chunks per second of a stream of the fastest arm."""
+        rates: dict[int, list[float]] = {}
+        for record in self.data.records:
+            if len(record.chunk_ns) > 1 and record.chunk_ns[-1] > record.chunk_ns[0]:
+                seconds = (record.chunk_ns[-1] - record.chunk_ns[0]) / 1e9
+                rates.setdefault(record.arm, []).append((len(record.chunk_ns) - 1) / seconds)
+        return max((median(one) for one in rates.values()), default=_USUAL_CHUNK_RATE)
 
     async def _measure(self) -> None:
         self._measuring_since = time.monotonic()
@@ -219,7 +245,7 @@ class Measurement:
         while (rate := search.next_rate()) is not None:
             block = search_block(self._plan, len(search.steps), rate)
             self._progress.blocks_total = block.number + 1
-            self._progress.total = (block.number + 1) * block.count
+            self._progress.total = self.data.expected_requests = (block.number + 1) * block.count
             if (rate, block.level_index) not in self.data.searched:
                 self.data.searched.append((rate, block.level_index))
                 self._remember(searched=self.data.searched)
@@ -227,25 +253,23 @@ class Measurement:
                 await self._measure_block(block)
             records = [one for one in self.data.records if one.block == block.number and one.phase == "measured"]
             search.add(sum(is_good(record, load.slo, from_intended=True) for record in records), len(records))
-        self.data.expected_requests = len(search.steps) * load.requests
         self.data.provenance["search"] = search.reason
 
     async def _measure_block(self, block: Block) -> None:
         self._say("measuring", arm=self._names[block.arm], level=block.level)
-        self._lag.take_p99_ms()
         done = await self._generator.run_block(block, self._targets[block.arm])
-        done.loop_lag_p99_ms = self._lag.take_p99_ms()
         self._flush()
         self._shifted([done])
         self.data.blocks.append(done)
         self._tell(BlockMeasured(done))
         self._progress.blocks_done += 1
+        self._say("measuring")
 
     def _ended(self, record: Record) -> None:
         """Take in a request that has ended, in the event loop."""
         self._shifted([record])
         self.data.records.append(record)
-        self._pending.append(PackedRecord.of(record))
+        self._pending.append(record)
         if record.phase != "measured":
             return
         self._progress.done += 1
@@ -288,7 +312,7 @@ class Measurement:
 
     def _flush(self) -> None:
         if self._pending:
-            self._tell(RecordsMeasured(self._pending))
+            self._tell(RecordsEnded(self._pending))
             self._pending = []
 
     def _remember(self, **state: Any) -> None:
@@ -315,7 +339,9 @@ def stored_data(job: Job) -> RunData:
     samples: dict[str, list[Sample]] = {}
     for packed in run.samples:
         samples.setdefault(packed.kind, []).extend(packed.unpack())
-    expected = len(plan.arms) * len(plan.levels()) * plan.load.requests
+    searched = [(float(rate), int(index)) for rate, index in state.get("searched", [])]
+    is_search = isinstance(plan.load, GoodputSearch)
+    levels = max(1, len(searched)) if is_search else len(plan.arms) * len(plan.levels())
     return RunData(
         plan=plan,
         run_id=run.run_id,
@@ -327,7 +353,7 @@ def stored_data(job: Job) -> RunData:
         instrument=Instrument.model_validate(state["instrument"]) if state.get("instrument") else None,
         provenance=dict(state.get("provenance", {})),
         cold_loads={int(arm): list(seconds) for arm, seconds in state.get("cold_loads", {}).items()},
-        searched=[(float(rate), int(index)) for rate, index in state.get("searched", [])],
+        searched=searched,
         was_cancelled=job.outcome == "cancelled",
-        expected_requests=expected,
+        expected_requests=levels * plan.load.requests,
     )

@@ -14,11 +14,15 @@ from ai_lab.benchmarks.plan_fields import ApiKey, Options, ServerAddress
 MOST_REQUESTS = 100_000
 MOST_ARMS = 8
 MOST_LEVELS = 16
+#: All of a plan's own prompts together; a hundred plans may wait.
+_MOST_CHARACTERS = 10_000_000
+MOST_OUTPUT_TOKENS = 100_000
+LEAST_RATE = 1e-9  # per second; of much lower ones the gaps are no times any more
 Protocol = Literal["auto", "ollama", "openai"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # true is not 1, and "5" is not 5
 
 
 class EngineOptions(_Part):
@@ -77,9 +81,13 @@ class OpenLoop(_Part):
 
     mode: Literal["open"] = "open"
     requests: int = Field(default=100, ge=1, le=MOST_REQUESTS, description="Per arm and level.")
-    rates: list[Annotated[float, Field(gt=0, le=10_000)]] = Field(min_length=1, max_length=MOST_LEVELS)  # per second
+    rates: list[Annotated[float, Field(ge=LEAST_RATE, le=10_000)]] = Field(
+        min_length=1, max_length=MOST_LEVELS
+    )  # per second
     arrivals: Literal["constant", "poisson", "gamma"] = "poisson"
-    burstiness: float = Field(default=1.0, gt=0, le=100, description="Gamma's shape: 1 is Poisson, less is burstier.")
+    burstiness: float = Field(
+        default=1.0, ge=0.01, le=100, description="Gamma's shape: 1 is Poisson, less is burstier."
+    )
 
 
 class Slo(_Part):
@@ -102,8 +110,8 @@ class GoodputSearch(_Part):
 
     mode: Literal["goodput"] = "goodput"
     slo: Slo
-    start_rate: float = Field(default=0.5, gt=0, le=10_000)  # requests per second
-    most_rate: float = Field(default=1000.0, gt=0, le=10_000)
+    start_rate: float = Field(default=0.5, ge=LEAST_RATE, le=10_000)  # requests per second
+    most_rate: float = Field(default=1000.0, ge=LEAST_RATE, le=10_000)
     requests: int = Field(default=50, ge=10, le=MOST_REQUESTS, description="Per rate that is tried.")
     precision: float = Field(default=0.1, gt=0.01, le=1, description="Stop when the interval is this part of the rate.")
 
@@ -134,6 +142,8 @@ class Prompts(_Part):
             raise ValueError("shared_tokens goes with mode shared_prefix, and that needs it.")
         if self.shared_tokens is not None and self.shared_tokens >= self.tokens:
             raise ValueError("shared_tokens must be less than tokens.")
+        if sum(map(len, self.texts or ())) > _MOST_CHARACTERS:
+            raise ValueError(f"texts are at most {_MOST_CHARACTERS} characters together; measure fewer at a time.")
         return self
 
 
@@ -143,7 +153,9 @@ class Plan(_Part):
     arms: list[Arm] = Field(default=[Arm()], min_length=1, max_length=MOST_ARMS)
     load: Load = Iterations()
     prompts: Prompts = Prompts()
-    output_tokens: int = Field(default=64, ge=1, le=100_000, description="Tokens that every answer should have.")
+    output_tokens: int = Field(
+        default=64, ge=1, le=MOST_OUTPUT_TOKENS, description="Tokens that every answer should have."
+    )
     force_output_length: bool = Field(
         default=True, description="Ask the server to go on to output_tokens (ignore_eos) where it can."
     )

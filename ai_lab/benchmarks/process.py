@@ -177,10 +177,9 @@ class WorkerProcess:
         self._note(rest.decode(errors="replace"))
 
     def _note(self, text: str) -> None:
-        text = text.strip()[:_LONGEST_LOG_LINE]
         for secret in self._secrets:
             text = text.replace(secret, "[key]")
-        if text:
+        if text := text.strip()[:_LONGEST_LOG_LINE]:
             self._words.append(text)
             _log.debug("benchmark process %d: %s", self.pid, text)
 

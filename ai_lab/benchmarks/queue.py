@@ -15,13 +15,16 @@ from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.repository import BenchmarkRepository
 from ai_lab.benchmarks.schemas import RunStatus
 from ai_lab.clock import now
-from ai_lab.errors import DatabaseUnavailable, LabError
+from ai_lab.errors import LabError
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 #: Between two looks whether another server process has given a target back. Our own runs say so at once.
 _LOOK_SECONDS = 2.0
+#: More of them, on as many targets, would be in each other's way: they measure from one machine.
+_MOST_AT_ONCE = 4
+_MOST_WAITING = 100
 
 
 class RunQueue:
@@ -41,6 +44,11 @@ class RunQueue:
         self._starter: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so many runs wait that no more should be asked for; those that are there already still come in."""
+        return len(self._waiting) >= _MOST_WAITING
+
     def add(self, run_id: str, prepared: Prepared) -> None:
         """Let a stored run wait for its targets."""
         if self.is_closed:
@@ -59,6 +67,7 @@ class RunQueue:
 
     def end_early(self, run_id: str, plan: Plan, status: RunStatus, detail: str | None, code: str | None) -> None:
         """End a run that is not gone on with, in the background."""
+        self._waiting.pop(run_id, None)
         feed = self.feeds.setdefault(run_id, Feed())
         execution = Execution(self._place, run_id, plan, feed)
         self.spawn(self._supervise(run_id, feed, lambda: execution.end_early(status, detail, code)))
@@ -91,7 +100,7 @@ class RunQueue:
             self._wake.clear()
             try:
                 run_id = await self._take_next()
-            except DatabaseUnavailable as error:
+            except LabError as error:  # a conflict too: a run that is deleted at the moment in which it is taken
                 _log.warning("the queue of benchmarks waits for the database: %s", error.detail)
                 run_id = None
             if run_id is not None:
@@ -105,12 +114,13 @@ class RunQueue:
         waiting = set(self._waiting)  # now: what is added while we look is not gone because we did not see it
         async with self._place.database.transaction() as db:
             repository = BenchmarkRepository(db)
-            run_id = await repository.take_next(waiting, self._place.instance_id, now())
+            ready = waiting if len(self._executions) < _MOST_AT_ONCE else ()
+            run_id = await repository.take_next(ready, self._place.instance_id, now())
             queued = {run_id} if run_id else await repository.queued(self._place.instance_id)
         if run_id is None:
             for gone in waiting - queued:  # cancelled or deleted while it waited
-                self._waiting.pop(gone, None)
-                self._forget(gone, self.feeds[gone])
+                if self._waiting.pop(gone, None):  # else it is on its way to its end, see end_early
+                    self._forget(gone, self.feeds[gone])
         return run_id
 
     def _execute(self, run_id: str, prepared: Prepared) -> None:

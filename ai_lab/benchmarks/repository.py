@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.benchmarks.events import PackedRecord, PackedSamples, packed_json, unpacked_json
@@ -97,12 +97,12 @@ class BenchmarkRepository:
         state: dict[str, Any] = unpacked_json(data) if data else {}
         return state
 
-    async def reports_like(self, identity: str, limit: int) -> list[bytes]:
+    async def reports_like(self, identity: str, limit: int, *, leave_out: Collection[str] = ()) -> list[bytes]:
         """Return the reports of the newest complete runs that asked the same of the same, the oldest of them first."""
         runs = benchmark_runs.c
         is_sound = and_(runs.identity == identity, runs.status == "complete", runs.grade != "INVALID")
         statement = select(benchmark_documents.c.data).join_from(benchmark_documents, benchmark_runs)
-        statement = statement.where(is_sound, benchmark_documents.c.kind == "report")
+        statement = statement.where(is_sound, benchmark_documents.c.kind == "report", runs.id.not_in(list(leave_out)))
         rows = (await self._db.execute(statement.order_by(runs.id.desc()).limit(limit))).scalars().all()
         return list(reversed(rows))
 
@@ -144,10 +144,18 @@ class BenchmarkRepository:
         runs = benchmark_runs.c
         alive = select(server_instances.c.id)
         is_ours = or_(runs.host == host, runs.started_at.is_(None), runs.updated_at < now() - patience)
-        is_orphan = and_(runs.instance_id != instance_id, runs.instance_id.not_in(alive))
-        orphaned = and_(runs.status.in_(_OPEN), is_orphan, is_ours)
-        claimed = []
-        for row in every(await self._db.execute(_runs().where(orphaned).order_by(runs.id))):
+        return await self._claim(instance_id, runs.instance_id != instance_id, runs.instance_id.not_in(alive), is_ours)
+
+    async def claim_forgotten(self, instance_id: str, known: Collection[str], after: timedelta) -> list[dict[str, Any]]:
+        """Return open runs of this process that it does not know of and that rest since ``after``, without leases."""
+        runs = benchmark_runs.c
+        is_forgotten = runs.id.not_in(list(known)), runs.updated_at < now() - after
+        return await self._claim(instance_id, runs.instance_id == instance_id, *is_forgotten)
+
+    async def _claim(self, instance_id: str, *conditions: ColumnElement[bool]) -> list[dict[str, Any]]:
+        runs, claimed = benchmark_runs.c, []
+        open_runs = _runs().where(runs.status.in_(_OPEN), *conditions).order_by(runs.id)
+        for row in every(await self._db.execute(open_runs)):
             # Another process may claim it at the same moment: the second one to write finds the first one's name.
             if await self.change(row["id"], {"instance_id": instance_id}, instance_id=row["instance_id"]):
                 await self.release(row["id"])
@@ -189,26 +197,29 @@ class BenchmarkRepository:
         return requests, samples
 
     async def add_records(self, run_id: str, first_sequence: int, records: Sequence[PackedRecord]) -> None:
-        """Insert requests."""
+        """Insert requests; those that are there already stay, for a lost answer to a commit is written once more."""
         rows = [
             {"run_id": run_id, "sequence": sequence, "request_index": one.index, "block": one.block}
             | {"phase": one.phase, "status": one.status, "data": one.data}
             for sequence, one in enumerate(records, first_sequence)
         ]
-        await self._db.execute(insert(benchmark_requests), rows)
+        await self._insert_new(benchmark_requests, rows)
 
     async def add_blocks(self, run_id: str, blocks: Sequence[BlockDone]) -> None:
-        """Insert complete blocks."""
+        """Insert complete blocks, as ``add_records`` does."""
         rows = [{"run_id": run_id, "block": one.block, "data": packed_json(asdict(one))} for one in blocks]
-        await self._db.execute(insert(benchmark_blocks), rows)
+        await self._insert_new(benchmark_blocks, rows)
 
     async def add_samples(self, run_id: str, first_sequence: int, samples: Sequence[PackedSamples]) -> None:
-        """Insert samples."""
+        """Insert samples, as ``add_records`` does."""
         rows = [
             {"run_id": run_id, "sequence": sequence, "kind": one.kind, "data": one.data}
             for sequence, one in enumerate(samples, first_sequence)
         ]
-        await self._db.execute(insert(benchmark_samples), rows)
+        await self._insert_new(benchmark_samples, rows)
+
+    async def _insert_new(self, table: Table, rows: list[dict[str, Any]]) -> None:
+        await self._db.execute(insert_into(self._db, table).on_conflict_do_nothing(), rows)
 
     async def discard_unfinished(self, run_id: str) -> None:
         """Take what was measured of blocks that are not complete out of the figures: they are measured again."""

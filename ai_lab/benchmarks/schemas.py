@@ -93,7 +93,8 @@ class Cell(BaseModel):
     metrics: dict[str, MetricResult]
     #: Whole-cell figures: request_rps, offered_rps, achieved_rps, output_tps (all streams together), input_tps,
     #: goodput_rps, goodput_share, error_share, cached_share, joules_per_token_gross, joules_per_token_marginal,
-    #: joules_per_request, mean_watts, dispatch_delay_p99_ms, client_cpu_us_per_chunk, determinism_share, server_client_decode_ratio.
+    #: joules_per_request, mean_watts, dispatch_delay_p99_ms, client_cpu_us_per_chunk, determinism_share,
+    #: server_client_decode_ratio.
     totals: dict[str, Estimate] = Field(default_factory=dict)
     stability: Stability | None = None
     prompt_tokens_median: float | None = None
@@ -235,7 +236,9 @@ class CompareRuns(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    runs: list[Annotated[str, Field(min_length=1, max_length=36)]] = Field(min_length=2, max_length=8)
+    runs: list[Annotated[str, Field(min_length=1, max_length=36)]] = Field(
+        min_length=2, max_length=8, json_schema_extra={"uniqueItems": True}
+    )
 
 
 class HistoricalComparison(BaseModel):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -25,11 +26,12 @@ from ai_lab.benchmarks.job import Job, StoredRun, without_keys
 from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.queue import RunQueue
 from ai_lab.benchmarks.repository import BenchmarkRepository
-from ai_lab.benchmarks.schemas import ENDED, Comparison, Progress, ReportBody, Run
+from ai_lab.benchmarks.schemas import ENDED, Comparison, Progress, Run
 from ai_lab.clock import new_id, now
 from ai_lab.database import Database
 from ai_lab.errors import (
     BenchmarkNotResumable,
+    BenchmarkQueueFull,
     BenchmarkRunning,
     IdempotencyKeyReused,
     InvalidRequest,
@@ -45,6 +47,8 @@ _LOOK_SECONDS = 1.0
 _MOST_RESUMED = 3
 #: How long a run is left to the machine where it was begun, should that come back.
 _PATIENCE = timedelta(minutes=10)
+#: How long a run of this process may be known to the database alone before it counts as forgotten.
+_FORGOTTEN_AFTER = timedelta(minutes=1)
 _SIBLINGS = 20
 _RESUMABLE = ("cancelled", "interrupted", "failed")
 
@@ -62,6 +66,7 @@ class Benchmarks(Archive):
         providers: the lab's: what a model's name means.
         instance_id: of this server process, see ``ai_lab.database.instances``.
         worker_command: another program than ours that measures.
+        observe: is told the status and grade of every run that ends here.
     """
 
     def __init__(
@@ -72,28 +77,34 @@ class Benchmarks(Archive):
         instance_id: str,
         *,
         worker_command: Sequence[str] | None = None,
+        observe: Callable[[str, str | None], None] = lambda _status, _grade: None,
     ) -> None:
         super().__init__(database)
         self._settings = settings
         self._providers = providers
         self._instance_id = instance_id
         self._host = socket.gethostname()[:255]
-        self._place = Workplace(settings, database, instance_id, worker_command)
+        self._place = Workplace(settings, database, instance_id, observe, worker_command)
         self._queue = RunQueue(self._place)
+        self._adopting: set[str] = set()
+        self._has_adopted = False
         self._comparing = asyncio.Lock()  # one such computation at a time is enough for a machine
 
     async def start(self, plan: Plan, *, idempotency_key: str | None = None, rerun_of: str | None = None) -> Run:
         """Put a run into the queue; it starts when its targets are free.
 
         Raises:
+            BenchmarkQueueFull: too many wait.
             IdempotencyKeyReused: the key came with another plan before; with the same one, that run is returned.
             InvalidRequest: an arm asks for what its target cannot do.
             ModelNotFound: no provider has a model; the text names the nearest ones.
         """
         self._see_that_it_is_open()
+        await self._adopt_once()
         asked = request_hash(plan, rerun_of)
         if idempotency_key and (known := await self._asked_before(idempotency_key, asked)):
             return known
+        self._see_that_there_is_room()
         prepared = await prepare(plan, self._providers, self._settings)
         moment = now()
         values = {
@@ -109,7 +120,8 @@ class Benchmarks(Archive):
             "updated_at": moment,
             **self._waiting(prepared),
         }
-        stored = packed_json(without_keys(prepared.plan).model_dump(mode="json"))
+        # In a thread: megabytes of prompts take seconds to compress.
+        stored = await asyncio.to_thread(lambda: packed_json(without_keys(prepared.plan).model_dump(mode="json")))
         is_new = await self._queue.see_through(self._store(values, stored, prepared))
         if not is_new and idempotency_key and (known := await self._asked_before(idempotency_key, asked)):
             return known
@@ -138,6 +150,7 @@ class Benchmarks(Archive):
 
         Raises:
             BenchmarkNotFound: there is none, or it was deleted while it was watched.
+            ServerStopping: the run goes on when the server is back.
         """
         said: Progress | None = None
         while True:
@@ -149,6 +162,7 @@ class Benchmarks(Archive):
             if run.progress != said:
                 said = run.progress
                 yield said
+            self._see_that_it_is_open()
             if feed is None:
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
@@ -160,7 +174,7 @@ class Benchmarks(Archive):
                     yield said
 
     async def wait(self, run_id: str) -> Run:
-        """Return the run when it has ended. Raises ``BenchmarkNotFound``."""
+        """Return the run when it has ended. Raises what ``events`` does."""
         while True:
             async for event in self.events(run_id):
                 if isinstance(event, Run):
@@ -182,18 +196,22 @@ class Benchmarks(Archive):
         Raises:
             BenchmarkNotFound: there is no such run.
             BenchmarkNotResumable: it is complete, or was begun on another machine.
+            BenchmarkQueueFull: too many wait.
             BenchmarkRunning: it has not ended.
             InvalidRequest: a key is missing, see ``rerun``.
             ModelNotFound: a model is gone.
         """
         self._see_that_it_is_open()
         row = await self._row(run_id)
+        if row["status"] not in ENDED and run_id in await self._adopt_once():
+            return await self.get(run_id)
         if row["status"] not in ENDED:
             raise BenchmarkRunning("The benchmark has not ended: it waits or is being measured.")
         if row["status"] == "complete":
             raise BenchmarkNotResumable("The benchmark is complete. Use rerun to measure the same once more.")
         if other := self._other_machine(row):
             raise BenchmarkNotResumable(other)
+        self._see_that_there_is_room()
         plan = with_keys(plan_of(row), row["keyed_arms"], api_keys or {})
         prepared = await prepare(plan, self._providers, self._settings)
         await self._queue.see_through(self._go_on(row, prepared))
@@ -223,36 +241,56 @@ class Benchmarks(Archive):
         """
         if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):  # noqa: PLR2004 - a pair
             raise InvalidRequest("Name two or more different runs; the first is what the others are compared with.")
-        runs: list[StoredRun] = []
-        siblings: dict[str, list[ReportBody]] = {}
-        for run_id in run_ids:
-            row = await self._row(run_id)
-            async with self._database.reading() as db:
-                repository = BenchmarkRepository(db)
-                report = await repository.document(run_id, "report")
-                equal = await repository.reports_like(row["identity"], _SIBLINGS)
-            if row["status"] not in ENDED or report is None:
-                raise InvalidRequest(f"Run {run_id!r} has no figures ({row['status']}). Wait for it, or leave it out.")
-            runs.append(StoredRun(run_id, plan_of(row), report=report_of(report)))
-            siblings[row["identity"]] = [report_of(one) for one in equal]
-        job = Job("compare", runs[0], others=runs[1:], siblings=list(siblings.values()))
         async with self._comparing:
-            return await compared(self._place, job)
+            rows = [await self._row(run_id) for run_id in run_ids]
+            runs = [await self._with_report(row) for row in rows]
+            often = Counter(row["identity"] for row in rows)
+            siblings = []
+            for identity, count in often.items():
+                # Where equal runs are compared, whether they differ is the question, and no part of the noise.
+                compared_too = run_ids if count > 1 else ()
+                async with self._database.reading() as db:
+                    equal = await BenchmarkRepository(db).reports_like(identity, _SIBLINGS, leave_out=compared_too)
+                siblings.append([await asyncio.to_thread(report_of, one) for one in equal])
+            return await compared(self._place, Job("compare", runs[0], others=runs[1:], siblings=siblings))
 
     async def adopt_orphans(self) -> int:
         """Take over runs whose server processes are gone, and go on with them or end them; returns how many.
 
-        To be called after ``instances.forget_dead``. What takes longer is done in the background.
+        For processes that live long: one that only looks something up would begin to measure and be gone. Runs of this
+        process that it does not know of are among them: what the database stored while its answer was lost. To be
+        called after ``instances.forget_dead``. What takes longer is done in the background.
         """
+        if self._queue.is_closed:  # what it has forgotten is for the next start
+            return 0
+        known = self._adopting | self._queue.feeds.keys()
         async with self._database.transaction() as db:
-            rows = await BenchmarkRepository(db).claim_orphans(self._instance_id, self._host, _PATIENCE)
+            repository = BenchmarkRepository(db)
+            rows = await repository.claim_orphans(self._instance_id, self._host, _PATIENCE)
+            rows += await repository.claim_forgotten(self._instance_id, known, _FORGOTTEN_AFTER)
+        self._has_adopted = True
+        self._adopting |= {row["id"] for row in rows}
         for row in rows:
-            self._queue.spawn(self._adopt(row))
+            task = self._queue.spawn(self._adopt(row))
+            task.add_done_callback(lambda _, run_id=row["id"]: self._adopting.discard(run_id))  # type: ignore[misc]
         return len(rows)
 
     async def close(self) -> None:
         """Stop measuring. Runs go back into the queue, where the next start of the server finds them."""
         await self._queue.close()
+
+    async def _adopt_once(self) -> set[str]:
+        """Take over orphans where that was never done here; returns those that are being taken over."""
+        if not self._has_adopted:
+            await self.adopt_orphans()
+        return set(self._adopting)
+
+    async def _with_report(self, row: dict[str, Any]) -> StoredRun:
+        async with self._database.reading() as db:
+            report = await BenchmarkRepository(db).document(row["id"], "report")
+        if row["status"] not in ENDED or report is None:
+            raise InvalidRequest(f"Run {row['id']!r} has no figures ({row['status']}). Wait for it, or leave it out.")
+        return StoredRun(row["id"], plan_of(row), report=await asyncio.to_thread(report_of, report))
 
     async def _store(self, values: dict[str, Any], plan: bytes, prepared: Prepared) -> bool:
         async with self._database.transaction() as db:
@@ -299,7 +337,7 @@ class Benchmarks(Archive):
                 f"The server stopped, and the API keys of {', '.join(row['keyed_arms'])} are never stored. Resume the "
                 "run with them, or rerun it."
             )
-        if row["resumed"] >= _MOST_RESUMED:
+        if row["status"] == "running" and row["resumed"] >= _MOST_RESUMED:  # else it was given back in order
             return f"The server stopped {row['resumed'] + 1} times during this run. Resume it if that is not its doing."
         return self._other_machine(row)
 
@@ -347,6 +385,14 @@ class Benchmarks(Archive):
         if row["request_hash"] != asked:
             raise IdempotencyKeyReused("This Idempotency-Key came with another benchmark before. Use a new key.")
         return await self.get(row["id"])
+
+    def _see_that_there_is_room(self) -> None:
+        if self._queue.is_full:
+            raise BenchmarkQueueFull(
+                "Too many benchmarks wait already. Ask again when some have ended, or cancel some: GET /benchmarks "
+                "lists them.",
+                retry_after_seconds=60,
+            )
 
     def _see_that_it_is_open(self) -> None:
         if self._queue.is_closed:

@@ -14,6 +14,7 @@ import queue
 import signal
 import sys
 import threading
+import traceback
 
 from ai_lab.benchmarks.events import Compared, Event, Failed, Outcome, Reported, encode
 from ai_lab.benchmarks.job import CANCEL, Job, read_job, settings_in_child
@@ -23,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 #: A thread that wants to run waits at most so long for another one: stamps must not wait for the samples' arithmetic.
 _SWITCH_SECONDS = 0.0005
 _READ_BYTES = 65_536
+_FILES_ON_MACOS = 10_240  # says that it has no limit, and refuses more
 
 
 def main() -> None:
@@ -105,7 +107,8 @@ def _allow_many_files() -> None:
         import resource  # noqa: PLC0415 - not there on every system
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        allowed = _FILES_ON_MACOS if most == resource.RLIM_INFINITY else most
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
 
 
 class _Input:
@@ -148,10 +151,15 @@ class _Output:
         self._writer.join()
 
     def _write(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        try:
             while (event := self._events.get()) is not None:
                 self._pipe.write(encode(event))
                 self._pipe.flush()
+        except BrokenPipeError:  # whoever wanted to know is gone: so says the end of the input
+            pass
+        except (ValueError, TypeError, RecursionError, OSError):
+            traceback.print_exc()
+            os._exit(1)  # what is measured from now on would reach nobody
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rich.table import Column
 from ai_lab.benchmarks import Run
 from ai_lab.benchmarks.schemas import Progress
 from ai_lab.cli.bench_door import Door, say
-from ai_lab.cli.figures import plain, span
+from ai_lab.cli.figures import latency, plain
 from ai_lab.errors import LabError
 
 _LINE_SECONDS = 10.0
@@ -65,7 +65,7 @@ class _Bar:
     def __init__(self, bars: Bars, has_arms: bool) -> None:
         self._bars = bars
         self._has_arms = has_arms
-        self._task = bars.add_task("queued", total=None, figures="")
+        self._task = bars.add_task("starting", total=None, figures="")
 
     def say(self, progress: Progress) -> None:
         self._bars.update(
@@ -87,7 +87,7 @@ def _shown(run: Run) -> Iterator[_Bar | _Lines]:
     columns = (
         SpinnerColumn("line"),
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
-        BarColumn(min(20, console.width // 4)),
+        BarColumn(min(12, console.width // 6)),
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}", markup=False, table_column=rest),
     )
@@ -114,7 +114,8 @@ def _signals_cancel() -> Iterator[None]:
 
 def _phase(progress: Progress, *, with_arm: bool = False) -> str:
     arm = plain(progress.arm) if with_arm and progress.arm else ""
-    return " · ".join(filter(None, (progress.phase, arm)))
+    phase = "waiting for its turn" if progress.phase == "queued" else progress.phase
+    return " · ".join(filter(None, (phase, arm)))
 
 
 def _figures(progress: Progress, before: str = "") -> str:
@@ -123,7 +124,7 @@ def _figures(progress: Progress, before: str = "") -> str:
     if progress.message:
         parts.append(plain(progress.message))
     if progress.seconds_left:
-        parts.append(f"about {span(progress.seconds_left)} left")
+        parts.append(f"{latency(progress.seconds_left * 1000)} left")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     if progress.ttft_ms is not None:

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from ai_lab.benchmarks import Plan, Run
 from ai_lab.benchmarks.reports import ReportFormat, earlier_shape, json_schema
+from ai_lab.benchmarks.reports.formats import KINDS, file_name
 from ai_lab.benchmarks.schemas import (
     CompareRuns,
     EarlierBenchmark,
@@ -20,6 +21,7 @@ from ai_lab.benchmarks.schemas import (
     RunPage,
 )
 from ai_lab.errors import BenchmarkFailed, LabError, RequestCancelled
+from backend.benchmark_examples import PLANS
 from backend.deps import After, IdempotencyKey, LabDep, Limit
 from backend.errors import problem_of
 from backend.sse import CONTENT, EventStream, cancel_when_gone, event
@@ -85,8 +87,17 @@ async def benchmark_once(
 
 
 @router.post("/benchmarks", status_code=202)
-async def start_benchmark(plan: Plan, lab: LabDep, response: Response, idempotency_key: IdempotencyKey = None) -> Run:
-    """Start a benchmark. It is queued while another one uses the same machine; ``/events`` tells how it goes."""
+async def start_benchmark(
+    plan: Annotated[Plan, Body(openapi_examples=PLANS)],
+    lab: LabDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Run:
+    """Start a benchmark. It is queued while another one uses the same machine; ``/events`` tells how it goes.
+
+    An arm with a ``url`` lets this server connect to any http or https address that it can reach itself, and send what
+    the plan says there. It follows no redirect. Let nobody reach this API who may not do that.
+    """
     run = await lab.benchmarks.start(plan, idempotency_key=idempotency_key)
     response.headers["location"] = f"/benchmarks/{run.id}"
     return run
@@ -164,8 +175,10 @@ async def benchmark_report(
     format: Annotated[ReportFormat, Query(description="What kind of document.")] = "json",  # noqa: A002 - as by HTTP
 ) -> Response:
     """Return the report of a run as a document; jsonl has every request as it was seen."""
+    headers = {"content-disposition": f'inline; filename="{file_name(run_id, format)}"'}
+    if format == "jsonl":  # as large as the run was long
+        return StreamingResponse(await lab.benchmarks.jsonl(run_id), media_type=KINDS[format][0], headers=headers)
     rendered = await lab.benchmarks.report(run_id, format)
-    headers = {"content-disposition": f'inline; filename="{rendered.file_name}"'}
     return Response(rendered.content, media_type=rendered.media_type, headers=headers)
 
 

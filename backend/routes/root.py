@@ -12,13 +12,14 @@ from ai_lab import __version__
 from backend.deps import LabDep
 
 router = APIRouter(tags=["root"])
-_FEATURES = ["chat", "conversations", "agents", "openai", "metrics", "performance"]
+_FEATURES = ["chat", "conversations", "agents", "openai", "metrics", "performance", "benchmarks"]
 _LINKS = {
     "docs": "/docs",
     "openapi": "/openapi.json",
     "health": "/health",
     "metrics": "/metrics",
     "performance": "/performance/summary",
+    "benchmarks": "/benchmarks",
     "models": "/v1/models",
 }
 

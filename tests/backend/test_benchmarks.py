@@ -102,6 +102,9 @@ async def test_a_run_from_its_start_to_its_reports(client: httpx.AsyncClient, mo
             assert kinds[:7] == ["run"] + ["record"] * 6
     assert (await client.get("/benchmarks/schema")).json() == json_schema()
 
+    counted = f'ai_lab_benchmark_runs_total{{status="complete",grade="{run.grade}"}} 1.0'
+    assert counted in (await client.get("/metrics/prometheus")).text
+
     assert (await client.delete(f"/benchmarks/{run_id}")).status_code == 204
     assert (await client.get(f"/benchmarks/{run_id}")).json()["code"] == "benchmark_not_found"
 

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ai_lab.benchmarks import Plan
 from tests.server import ServerProcess
 
 KEY = "sk-nobody-may-read-this"
@@ -72,9 +73,11 @@ def test_a_bad_arm_is_named_and_not_repeated(
         (b'{"load": {"mode": "open", "rates": [Infinity]}}', "load.open.rates.0"),
         (b'{"load": {"mode": "closed", "requests": 100000, "concurrency": [1, 2]}}', "body"),
         (b'{"timeout_seconds": NaN}', "timeout_seconds"),
+        (b'{"prompts": {"texts": [' + b",".join([b'"' + b"x" * 1_000_000 + b'"'] * 11) + b"]}}", "prompts"),
         (b"[]", "body"),
         (b"", "body"),
     ],
+    ids=lambda value: str(value[:40]),
 )
 def test_a_hostile_body_is_refused_by_field(client: httpx.Client, body: bytes, field: str) -> None:
     answer = client.post("/benchmarks", content=body, headers={"content-type": "application/json"})
@@ -136,3 +139,20 @@ def test_an_unknown_run_is_not_found(client: httpx.Client, method: str, path: st
 def test_runs_are_compared_with_others(client: httpx.Client) -> None:
     for runs, status in ((["a"], 422), (["a", "a"], 400), (["a", "b"], 404), (["a"] * 9, 422), ([""] * 2, 422)):
         assert client.post("/benchmarks/compare", json={"runs": runs}).status_code == status
+
+
+def test_the_examples_of_the_description_are_plans(client: httpx.Client) -> None:
+    body = client.get("/openapi.json").json()["paths"]["/benchmarks"]["post"]["requestBody"]["content"]
+    plans = [Plan.model_validate(one["value"]) for one in body["application/json"]["examples"].values()]
+    assert [plan.load.mode for plan in plans] == ["closed", "closed", "closed", "open", "goodput"]
+
+
+def test_the_description_says_what_a_load_may_be(client: httpx.Client) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    names = {name for name in schemas if name.startswith("Plan")}
+    assert names == {"Plan-Input", "Plan-Output"}
+    load = schemas["Plan-Input"]["properties"]["load"]
+    assert load["discriminator"]["propertyName"] == "mode"
+    assert set(load["discriminator"]["mapping"]) == {"closed", "open", "goodput"}
+    assert "api_key" in schemas["Arm-Input"]["properties"]
+    assert "api_key" not in schemas["Arm-Output"]["properties"]

@@ -191,6 +191,7 @@ async def test_every_path_of_the_description_is_a_label_once_it_is_called(
         async with serve_app(MeasuredRequests(app, instruments)) as url, Connection(url) as client:
             for path, operations in app.openapi()["paths"].items():
                 for method in operations:
-                    await client.request(method.upper(), re.sub(r"{\w+}", "x", path), {})
+                    address = re.sub(r"{\w+}", "x", path) + "?iterations=0"  # no model needs to be measured for this
+                    await client.request(method.upper(), address, [])
     routes = {(method.lower(), route) for method, route, _ in await counted(instruments)}
     assert routes == {(method, path) for path, operations in app.openapi()["paths"].items() for method in operations}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from ai_lab.benchmarks.load.arrivals import offered_rate, offsets, schedule_sha256
@@ -95,3 +97,15 @@ def test_a_closed_loop_has_no_arrivals() -> None:
 def test_the_rate_that_is_offered_is_that_of_the_times() -> None:
     assert offered_rate(np.array([0.5, 1.0, 2.0])) == 1.5
     assert offered_rate(np.array([0.0])) is None
+
+
+@pytest.mark.parametrize("values", [{"rates": [1e-300]}, {"rates": [1.0], "arrivals": "gamma", "burstiness": 1e-300}])
+def test_times_that_no_clock_has_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        plan(load={"mode": "open", **values})
+
+
+def test_the_burstiest_arrivals_have_times() -> None:
+    run = plan(load={"mode": "open", "rates": [1e-9], "arrivals": "gamma", "burstiness": 0.01, "requests": 10_000})
+    [block] = blocks(run)
+    assert np.isfinite(1e9 * offsets(run, block)).all()

@@ -163,6 +163,8 @@ def gpu_reasons(*reasons: str) -> RunData:
 
 
 Case = tuple[str, str, RunData, RunData]
+
+
 def with_slots(slots: int) -> RunData:
     plan = Plan(load=Iterations(requests=20, concurrency=[2]), output_tokens=11)
     data = built_run(requests(), plan=plan)
@@ -285,6 +287,7 @@ def test_the_worst_of_many_levels_stands_for_all() -> None:
 
     assert reason.value == pytest.approx(0.6)
     assert "at concurrency 2" in reason.text
+    assert reason.text.endswith("(The worst of 3 levels with this finding.)")  # nobody takes the others for clean
     assert "The server answered with status 500." in reason.text
 
 

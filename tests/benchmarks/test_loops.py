@@ -15,8 +15,9 @@ from ai_lab.benchmarks.load.loops import LoadGenerator, ServerGone
 from ai_lab.benchmarks.load.patience import MOST_FAILURES
 from ai_lab.benchmarks.load.prompts import Length, PromptSource
 from ai_lab.benchmarks.load.schedule import blocks
+from ai_lab.benchmarks.observation.loop_lag import LoopLag
 from ai_lab.benchmarks.plan import Plan
-from ai_lab.benchmarks.records import BlockDone, Record, Status
+from ai_lab.benchmarks.records import BlockDone, Record, Status, shift
 from tests.benchmarks.scripted_target import ScriptedTarget, plan
 
 MS = 1_000_000  # nanoseconds
@@ -273,14 +274,15 @@ async def test_the_garbage_collector_is_off_in_a_block_and_what_it_does_there_is
     assert first.client_cpu_seconds > 0
 
 
-@pytest.mark.parametrize(("words", "written_before"), [(20, 20), (300_000, 1)])
+@pytest.mark.parametrize(("more_characters", "written_before"), [(0, 20), (3_000_000, 12)])
 async def test_prompts_are_written_before_the_block_unless_they_are_too_long_to_hold(
-    words: int, written_before: int
+    more_characters: int, written_before: int
 ) -> None:
     class Counts(PromptSource):
         def measured(self, index: int, position: int) -> str:
             written.append(index)
-            return super().measured(index, position)
+            more = "x" * more_characters if index else ""  # the first one tells nothing of the others
+            return super().measured(index, position) + more
 
     class Looks(ScriptedTarget):
         async def ask(self, question: Any, record: Record) -> None:
@@ -290,8 +292,35 @@ async def test_prompts_are_written_before_the_block_unless_they_are_too_long_to_
     written: list[int] = []
     seen: list[int] = []
     wanted = closed(20, blocks=1)
-    generator = LoadGenerator(wanted, Counts(wanted, "run", length=Length(words=words)), lambda _: None)
+    generator = LoadGenerator(wanted, Counts(wanted, "run", length=Length(words=20)), lambda _: None)
     await generator.run_block(blocks(wanted)[0], Looks())
     assert seen[0] == written_before
     assert written == list(range(20))
     assert len(seen) == 20
+
+
+async def test_what_held_up_the_loop_before_a_block_is_no_lag_of_the_block() -> None:
+    class Slow(PromptSource):
+        def measured(self, index: int, position: int) -> str:
+            time.sleep(0.05)
+            return super().measured(index, position)
+
+    run = closed(4, blocks=1)
+    lag = LoopLag()
+    lag.start()
+    generator = LoadGenerator(run, Slow(run, "run", length=Length(words=20)), lambda _: None, lag=lag)
+    [block] = blocks(run)
+    done = await generator.run_block(block, ScriptedTarget(service_seconds=0.1))
+    lag.close()
+    assert done.loop_lag_p99_ms is not None
+    assert done.loop_lag_p99_ms < 50
+
+
+async def test_how_long_all_has_failed_is_told_by_stamps_of_another_clock_too() -> None:
+    def move(record: Record) -> None:
+        shift(record, -(10**15))  # as where the machine was started anew
+
+    run = closed(12, blocks=1)
+    generator = LoadGenerator(run, PromptSource(run, "run", length=Length(words=20)), move)
+    [block] = blocks(run)
+    await generator.run_block(block, ScriptedTarget(statuses=["error"]))

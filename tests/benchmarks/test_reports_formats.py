@@ -18,9 +18,10 @@ from pydantic import SecretStr
 
 from ai_lab.benchmarks.analysis.metrics import METRICS
 from ai_lab.benchmarks.analysis.metrics import later_tokens as defined_later_tokens
-from ai_lab.benchmarks.plan import Arm, GoodputSearch, OpenLoop, Plan, Slo
+from ai_lab.benchmarks.plan import Arm, GoodputSearch, OpenLoop, Plan, Prompts, Slo
 from ai_lab.benchmarks.records import Record, Sample
 from ai_lab.benchmarks.reports import NEEDS_RECORDS, ReportFormat, earlier_shape, json_schema, render
+from ai_lab.benchmarks.reports.benchstat import benchstat_text
 from ai_lab.benchmarks.reports.requests import later_tokens, tpot_ms
 from ai_lab.benchmarks.reports.rows import COLUMNS
 from ai_lab.benchmarks.schemas import Estimate, Progress, ReportBody, Run, RunStatus
@@ -168,6 +169,17 @@ def test_benchstat_has_lines_of_single_requests_that_go_tools_read() -> None:
     assert any("9 requests without a whole answer are left out" in line for line in lines)
 
 
+def test_benchstat_takes_no_cached_prompt_for_one_that_was_read() -> None:
+    run = example_run()
+    repeating = run.model_copy(update={"plan": run.plan.model_copy(update={"prompts": Prompts(mode="repeat")})})
+    record = Record.from_dict(next(one for one in example_records() if one.status == "ok").to_dict())
+    record.server_ms["prompt_ms"], record.prompt_tokens = 5.0, 100
+    for cached_tokens, asked, is_there in ((None, run, True), (None, repeating, False), (90, repeating, True)):
+        record.cached_tokens = cached_tokens
+        assert ("/step=prefill " in benchstat_text(asked, [record])) == is_there
+    assert "step=prefill 1 500000.00 ns/token" in benchstat_text(repeating, [record]), "of the ten that were read"
+
+
 def test_times_per_token_are_those_of_the_definition() -> None:
     stamps = array("q", [10, 10, 30_000_000, 30_000_000, 50_000_000])
     base = next(example_records())
@@ -190,7 +202,7 @@ def test_times_per_token_are_those_of_the_definition() -> None:
 
 def test_the_earlier_shape_has_times_of_successes_and_counts_failures() -> None:
     run = example_run()
-    run = run.model_copy(update={"plan": Plan(arms=[Arm(model="embedded/tiny")], prompts={"texts": ["Why?"]})})
+    run = run.model_copy(update={"plan": Plan(arms=[Arm(model="embedded/tiny")], prompts=Prompts(texts=["Why?"]))})
     records = [one for one in example_records() if (one.arm, one.level) == (1, 0)]
     records[0].phase = "warmup"
     said = earlier_shape(run, reversed(records))

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from markdown_it import MarkdownIt
 
-from ai_lab.benchmarks.plan import Plan
+from ai_lab.benchmarks.plan import OpenLoop, Plan
 from ai_lab.benchmarks.reports import render
 from ai_lab.benchmarks.reports.figures import change_text, estimate_text, plain_value, shown
 from ai_lab.benchmarks.reports.series import Reservoir
@@ -266,5 +266,5 @@ def test_cold_loads_and_the_machine_have_tables() -> None:
 
 
 def test_open_loops_are_reported_from_the_intended_time() -> None:
-    run = example_run().model_copy(update={"plan": Plan(load={"mode": "open", "rates": [1.0]})})
+    run = example_run().model_copy(update={"plan": Plan(load=OpenLoop(rates=[1.0]))})
     assert "First token, median, from the intended time" in markdown(run)

@@ -81,7 +81,8 @@ def test_no_arm_is_always_first_and_the_order_is_of_the_seed() -> None:
         (closed(10), [10]),
         (closed(25), [9, 8, 8]),
         # Several at a time: blocks are long against their beginning and end.
-        (closed(100, [8]), [34, 33, 33]),
+        (closed(300, [8]), [300]),
+        (closed(500, [8]), [167, 167, 166]),
         (closed(30, [8]), [30]),
         (closed(1000, [2]), [100] * 10),
         # Compared: up to 20 pairs, at least 5.

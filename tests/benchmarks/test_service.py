@@ -167,6 +167,8 @@ async def test_stored_runs_are_compared_with_what_equal_runs_differ_in(database_
 
         assert (comparison.baseline, comparison.arm) == (runs[0].id, other.id)
         assert comparison.n_blocks == 4  # three runs that are equal but for their titles, and one of another kind
+        (equal,) = await benchmarks.compare([runs[0].id, runs[1].id])
+        assert equal.n_blocks == 1  # the third: whether the other two differ is the question, and no part of the noise
         with pytest.raises(InvalidRequest, match="two or more different"):
             await benchmarks.compare([runs[0].id, runs[0].id])
         waiting = await benchmarks.start(plan(block_seconds=5))

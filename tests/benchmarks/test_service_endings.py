@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,8 @@ from ai_lab.benchmarks.process import WorkerProcess
 from ai_lab.benchmarks.repository import BenchmarkRepository
 from ai_lab.benchmarks.schemas import Progress, Run
 from ai_lab.benchmarks.service import Benchmarks
-from ai_lab.errors import BenchmarkNotResumable, BenchmarkRunning, InvalidRequest, ServerStopping
-from tests.benchmarks.benches import ON_SQLITE, SCRIPTED, execute, opened, plan, until_measuring
+from ai_lab.errors import BenchmarkNotResumable, BenchmarkRunning, DatabaseUnavailable, InvalidRequest, ServerStopping
+from tests.benchmarks.benches import ON_POSTGRES, ON_SQLITE, SCRIPTED, execute, opened, plan, until_measuring
 
 ELSEWHERE = "http://198.51.100.7:8000/v1"
 
@@ -155,7 +156,7 @@ async def test_what_cannot_go_on_is_interrupted_with_its_report(database_url: st
         await _until_block(benchmarks, keyed.id, 1)
         await _until_block(benchmarks, own.id, 1)
     async with opened(database_url) as benchmarks:
-        await execute(benchmarks, f"UPDATE benchmark_runs SET resumed = 3 WHERE id = '{own.id}'")  # noqa: S608 - ours
+        await execute(benchmarks, f"UPDATE benchmark_runs SET resumed = 3, status = 'running' WHERE id = '{own.id}'")  # noqa: S608 - ours
         await benchmarks.adopt_orphans()
         first, second, third = [await benchmarks.wait(run.id) for run in (keyed, own, never)]
         assert [run.status for run in (first, second, third)] == ["interrupted"] * 3
@@ -167,6 +168,27 @@ async def test_what_cannot_go_on_is_interrupted_with_its_report(database_url: st
         with pytest.raises(InvalidRequest, match="Give it again"):
             await benchmarks.resume(keyed.id)
         assert (await benchmarks.resume(keyed.id, api_keys={"m": "sk-1"})).status in {"queued", "running"}
+
+
+@ON_SQLITE
+async def test_who_only_looks_leaves_orphans_alone_and_who_measures_takes_them_over(database_url: str) -> None:
+    async with opened(database_url) as benchmarks:
+        run = await benchmarks.start(plan(blocks=5, block_seconds=0.3))
+        await _until_block(benchmarks, run.id, 1)
+    for _ in range(5):  # more often than a run may take its server down
+        async with opened(database_url) as looking:
+            await looking.page()
+            assert ((await looking.get(run.id)).status, (await looking.get(run.id)).resumed) == ("queued", 0)
+    async with opened(database_url) as resuming:
+        assert (await resuming.resume(run.id)).id == run.id
+        assert (await resuming.wait(run.id)).status == "complete"
+
+    async with opened(database_url) as benchmarks:
+        run = await benchmarks.start(plan(blocks=5, block_seconds=0.3))
+        await _until_block(benchmarks, run.id, 1)
+    async with opened(database_url) as measuring:
+        await measuring.wait((await measuring.start(plan(blocks=1))).id)
+        assert ((await measuring.wait(run.id)).status, (await measuring.get(run.id)).resumed) == ("complete", 1)
 
 
 @ON_SQLITE
@@ -205,6 +227,43 @@ async def test_a_server_that_was_thought_dead_gives_way_to_the_one_that_took_ove
     assert len(ended_jobs) == 1
 
 
+@ON_SQLITE
+@pytest.mark.parametrize("lost", ["the storing", "the start", "the first records"])
+async def test_what_was_stored_though_the_answer_was_lost_goes_on(database_url: str, lost: str) -> None:
+    number = ["taking over", "the storing", "the start", "the first records"].index(lost)
+    async with opened(database_url, lost_answers=[number]) as benchmarks:
+        with suppress(DatabaseUnavailable):
+            await benchmarks.start(plan(blocks=2))
+        (run,) = (await benchmarks.page()).data
+        if lost != "the first records":
+            while benchmarks._queue.feeds:  # the starter finds that it is not queued any more  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert await benchmarks.adopt_orphans() == 0  # it may be on its way
+            await execute(benchmarks, "UPDATE benchmark_runs SET updated_at = '2020-01-01 00:00:00+00:00'")
+            assert await benchmarks.adopt_orphans() == 1
+            assert await benchmarks.adopt_orphans() == 0
+        ended = await benchmarks.wait(run.id)
+        assert (ended.status, ended.error) == ("complete", None)
+        assert [record.index async for record in benchmarks.records(run.id)] == list(range(6))
+        assert await execute(benchmarks, "SELECT count(*) FROM benchmark_leases") == [(0,)]
+
+
+@ON_POSTGRES
+async def test_a_run_deleted_while_it_is_taken_holds_up_no_other(database_url: str) -> None:
+    async with opened(database_url) as benchmarks:
+        first = await benchmarks.start(plan(blocks=50, block_seconds=0.3))
+        await until_measuring(benchmarks, first.id)
+        deleted = await benchmarks.start(plan())
+        await asyncio.sleep(0.002)  # ids of one millisecond have no order
+        last = await benchmarks.start(plan(blocks=1))
+        async with benchmarks._database.transaction() as db:
+            assert await BenchmarkRepository(db).remove(deleted.id)
+            await benchmarks.cancel(first.id)
+            await benchmarks.wait(first.id)
+            await asyncio.sleep(0.5)  # its lease waits for us
+        assert (await benchmarks.wait(last.id)).status == "complete"
+
+
 @pytest.mark.thorough
 @ON_SQLITE
 async def test_a_database_that_is_locked_for_long_loses_nothing(
@@ -234,6 +293,16 @@ async def test_a_process_that_does_not_obey_is_ended_by_force(tmp_path: Path) ->
         assert "signal 9" in await worker.last_words()
     assert len(children) == 1
     assert psutil.wait_procs(children, timeout=5)[1] == []
+
+
+async def test_no_part_of_a_key_is_left_of_what_a_process_says() -> None:
+    key = "sk-0123456789abcdef"
+    says = f"import sys; sys.stdin.readline(); sys.stderr.write('x' * 990 + '{key}')"
+    job = Job("run", StoredRun("r", plan(blocks=1)), addresses=[{"api_key": key}])
+    async with WorkerProcess.started(job, (sys.executable, "-c", says)) as worker:
+        words = await worker.last_words()
+    assert "xxx" in words
+    assert "sk-" not in words
 
 
 async def test_a_cancelled_task_leaves_no_process(tmp_path: Path) -> None:

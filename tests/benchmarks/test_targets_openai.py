@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ai_lab.benchmarks.targets import Question
 from ai_lab.errors import ModelNotFound, ProviderAuthFailed
 from tests.benchmarks.asking import ask, opened, stamps_in_order, written
 from tests.fakes.http_server import ReceivedRequest, Reply, json_reply
@@ -341,47 +342,17 @@ async def test_the_length_of_a_prompt_comes_from_a_request_for_one_token() -> No
             await target.prompt_tokens("Hi")
 
 
-async def test_a_llama_server_is_described_by_its_own_words() -> None:
-    props = {
-        "build_info": "b1-abc",
-        "total_slots": 4,
-        "model_ftype": "Q4_K_M",
-        "model_path": "/models/tiny.gguf",
-        "chat_template": "{{ x }}",
-        "default_generation_settings": {"n_ctx": 2048},
-    }
-    entry = {"id": "tiny", "owned_by": "llamacpp", "meta": {"n_ctx_train": 8192, "n_params": 135, "size": 99}}
-    async with OpenAIServer() as server:
-        server.script(MODELS, json_reply({"data": [entry]}, Server="llama.cpp"))
-        server.script("/props", json_reply(props))
-        server.script("/v1/chat/completions/input_tokens", json_reply({"input_tokens": 31}))
-        async with opened(server.base_url) as target:
-            about = await target.describe()
-            assert await target.prompt_tokens("Hi") == 31
-            assert await target.cold_load() is None
-            assert target.is_local
-            assert len(target.process_ids()) == 1
-    assert about == {
-        "server": "llama.cpp",
-        "url": server.origin,
-        "model": "tiny",
-        "owned_by": "llamacpp",
-        "build": "b1-abc",
-        "slots": 4,
-        "quantization": "Q4_K_M",
-        "file": "tiny.gguf",
-        "parameters": 135,
-        "size_bytes": 99,
-        "context_tokens": 2048,
-        "trained_context_tokens": 8192,
-        "template_sha256": hashlib.sha256(b"{{ x }}").hexdigest(),
-    }
+def test_an_answer_is_far_too_long_by_the_length_that_was_asked_for() -> None:
+    question = Question("Hi", output_tokens=10)
+    assert question.most_chunks(None) == question.most_chunks("?") == 8 * 10 + 256
+    assert question.most_chunks(1000) == 8 * 1000 + 256
+    assert question.most_chunks(-1) > 100_000  # Ollama's word for no limit
 
 
-async def test_a_vllm_is_described_with_its_version() -> None:
+async def test_an_answer_may_take_any_time_while_its_text_comes() -> None:
+    pieces = [one for at in range(24) for one in (delta(content=f"{at} "), 0.1)]
     async with OpenAIServer() as server:
-        server.script(MODELS, json_reply({"data": [{"id": "tiny", "owned_by": "vllm", "max_model_len": 512}]}))
-        server.script("/version", json_reply({"version": "0.19.1"}))
-        async with opened(server.base_url) as target:
-            about = await target.describe()
-    assert (about["server"], about["version"], about["context_tokens"]) == ("vLLM", "0.19.1", 512)
+        server.script(CHAT, stream_reply(*pieces, delta("stop"), usage(7, 24), DONE))
+        async with opened(server.base_url, timeout_seconds=0.4) as target:  # five of them are 2 s
+            record = await ask(target, tokens=24)
+    assert (record.status, record.error, len(record.chunk_ns)) == ("ok", None, 24)

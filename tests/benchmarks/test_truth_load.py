@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import time
+from typing import Literal
 
 import pytest
 
@@ -63,7 +64,9 @@ async def test_a_queue_grows_as_arithmetic_says(server: CalibratedServer) -> Non
 
 
 @pytest.mark.parametrize("arrivals", ["constant", "poisson", "gamma"])
-async def test_requests_come_when_the_schedule_says(server: CalibratedServer, arrivals: str) -> None:
+async def test_requests_come_when_the_schedule_says(
+    server: CalibratedServer, arrivals: Literal["constant", "poisson", "gamma"]
+) -> None:
     server.configure(ttft_ms=50, gap_ms=2)
     load = OpenLoop(requests=40, rates=[40], arrivals=arrivals, burstiness=0.5)
     records, log, _ = await run(server, load, flavour="openai")

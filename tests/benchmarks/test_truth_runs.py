@@ -14,11 +14,14 @@ from ai_lab.benchmarks.analysis.summary import analyse
 from ai_lab.benchmarks.events import BlockMeasured, Event
 from ai_lab.benchmarks.job import Job, StoredRun
 from ai_lab.benchmarks.measurement import Measurement
-from ai_lab.benchmarks.plan import Arm, Iterations, Plan, Prompts
+from ai_lab.benchmarks.plan import Arm, Iterations, OpenLoop, Plan, Prompts
+from ai_lab.benchmarks.records import Record
 from ai_lab.benchmarks.schemas import ReportBody
+from ai_lab.benchmarks.targets import Address
 from ai_lab.settings import Settings
 from tests.benchmarks.calibrated_server import MODEL, CalibratedServer, Flavour
 from tests.benchmarks.calibrated_truth import address
+from tests.benchmarks.scripted_target import ScriptedTarget
 
 NS_PER_MS = 1_000_000
 
@@ -151,3 +154,37 @@ async def test_a_model_that_is_exchanged_in_mid_run_is_noticed(server: Calibrate
 
     report = await run(server, tell=exchange)
     assert "model_changed" in codes(report), [reason.text for reason in report.reasons]
+
+
+async def test_a_context_that_ollama_has_loaded_now_is_not_what_requests_get(server: CalibratedServer) -> None:
+    server.configure(context_tokens=32)
+    report = await run(server, requests=4)
+    assert report.cells[0].counts.ok == 4
+
+
+async def test_a_server_whose_processes_are_not_found_is_not_taken_for_a_stranger() -> None:
+    class Visible(ScriptedTarget):
+        def process_ids(self) -> list[int]:
+            return [1]
+
+    plan = Plan(arms=[Arm(model="a"), Arm(model="b")])
+    addresses = [Address(protocol="engine", model=name).to_dict() for name in "ab"]
+    job = Job("run", StoredRun("r", plan), addresses=addresses)
+    measurement = Measurement(job, Settings(_env_file=None), lambda _: None)
+    measurement._targets = [Visible(), Visible()]
+    assert measurement._server_pids() == [1, 1]
+    measurement._targets = [Visible(), ScriptedTarget()]
+    assert measurement._server_pids() == []
+
+
+@pytest.mark.parametrize(("rate", "seconds", "streams"), [(2.0, 1.0, 8), (50.0, 1.2, 60), (9000.0, 5.0, 1024)])
+def test_the_instrument_is_measured_with_as_many_streams_as_an_open_loop_will_have(
+    rate: float, seconds: float, streams: int
+) -> None:
+    plan = Plan(arms=[Arm(model="a")], load=OpenLoop(rates=[1.0, rate]))
+    address = Address(protocol="engine", model="a").to_dict()
+    measurement = Measurement(Job("run", StoredRun("r", plan), addresses=[address]), Settings(_env_file=None), print)
+    assert measurement._streams() == 8
+    warm_up = Record(-1, -1, 0, 0, "warmup", "", sent_ns=1, end_ns=1 + round(seconds * 1e9))
+    measurement.data.records.append(warm_up)
+    assert measurement._streams() == streams

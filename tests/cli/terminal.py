@@ -93,6 +93,13 @@ class Terminal:
     def wait_for_text(self, text: str) -> list[str]:
         return self.wait_for(lambda frame: text in "\n".join(frame))
 
+    def wait_until_said(self, text: str) -> None:
+        """Wait for a program that draws no frames."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while text not in self.said:
+            assert time.monotonic() < deadline, f"never said {text!r}:\n{self.said[-2000:]}"
+            self._read(0.1)
+
     def ends(self) -> int:
         """Wait for the end of the program and return its exit code."""
         deadline = time.monotonic() + _WAIT_SECONDS

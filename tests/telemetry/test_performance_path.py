@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from ai_lab.errors import InvalidRequest, UnsupportedFeature
+from ai_lab.errors import InvalidRequest
 from ai_lab.performance import PerformanceMonitor, monitor_performance, performance_monitor
 from ai_lab.telemetry.operations.local import LocalTelemetry
 from ai_lab.telemetry.prometheus.families import FAMILIES
@@ -154,8 +154,8 @@ async def test_prometheus_text_has_calls_and_the_machine() -> None:
 
 
 async def test_what_cannot_be_done_says_so() -> None:
-    with pytest.raises(UnsupportedFeature, match="later version"):
-        await performance_monitor.benchmark_llm_inference("model", "prompt", iterations=3)
+    with pytest.raises(InvalidRequest, match="requests: should be greater"):
+        await performance_monitor.benchmark_llm_inference("echo/echo", "prompt", iterations=0)
     with pytest.raises(InvalidRequest, match="number"):
         await performance_monitor.record_metric("loss", "low")  # type: ignore[arg-type]  # wrong on purpose
     for value in (float("nan"), float("inf"), 10**400):

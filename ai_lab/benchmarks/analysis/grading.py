@@ -28,12 +28,17 @@ def grade(evidence: Evidence) -> tuple[Grade, list[Reason]]:
 
 
 def _worst(reasons: Iterable[Reason]) -> list[Reason]:
-    worst: dict[tuple[str, str | None], Reason] = {}
+    found: dict[tuple[str, str | None], list[Reason]] = {}
     for reason in reasons:
-        key = reason.code, reason.arm
-        if key not in worst or _badness(reason) > _badness(worst[key]):
-            worst[key] = reason
-    return list(worst.values())
+        found.setdefault((reason.code, reason.arm), []).append(reason)
+    return [_standing_for(many) for many in found.values()]
+
+
+def _standing_for(many: list[Reason]) -> Reason:
+    worst = max(many, key=_badness)
+    if len(many) == 1:
+        return worst
+    return worst.model_copy(update={"text": f"{worst.text} (The worst of {len(many)} levels with this finding.)"})
 
 
 def _badness(reason: Reason) -> tuple[int, float]:

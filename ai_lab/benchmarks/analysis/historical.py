@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ai_lab.benchmarks.analysis.comparison import Question, compare_runs
 from ai_lab.benchmarks.analysis.contrasts import compared_metrics
-from ai_lab.benchmarks.analysis.metrics import METRICS
+from ai_lab.benchmarks.analysis.metrics import METRICS, is_open
 from ai_lab.benchmarks.job import Job, StoredRun
+from ai_lab.benchmarks.plan import OpenLoop, Plan
 from ai_lab.benchmarks.schemas import Cell, Comparison, Estimate, ReportBody
 from ai_lab.errors import InvalidRequest
 
 Floats = NDArray[np.float64]
+#: What of two plans may not differ unsaid. Arms may, for they are what is compared.
+_ASKED = ("prompts", "output_tokens", "force_output_length")
+_SAME_MACHINE = ("cpu", "usable_cores", "gpus")
 
 
 def compare_stored(job: Job) -> list[Comparison]:
@@ -28,18 +33,46 @@ def compare_stored(job: Job) -> list[Comparison]:
         InvalidRequest: the runs have no figures in common: another load, another version of the definitions.
     """
     baseline, margin = job.run, job.run.plan.equivalence_margin
-    questions = [
-        asked
-        for other in job.others
-        for mine, theirs in _matching(other, baseline)
-        for asked in _questions(other, baseline, mine, theirs, job.siblings)
-    ]
+    version = _report(baseline).definition_version
+    siblings = [[one for one in equal if one.definition_version == version] for equal in job.siblings]
+    questions, caveats = [], []
+    for other in job.others:
+        for mine, theirs in _matching(other, baseline):
+            questions += (asked := list(_questions(other, baseline, mine, theirs, siblings)))
+            caveats += [_caveats(other, baseline)] * len(asked)
     if not questions:
         raise InvalidRequest(
             "These runs have no arm and level in common that both have figures of. Compare runs of the same load, "
             "or measure the models side by side in one run with several arms."
         )
-    return compare_runs(questions, margin=margin)
+    comparisons = compare_runs(questions, margin=margin)
+    for comparison, caveat in zip(comparisons, caveats, strict=True):
+        comparison.sentence += caveat
+    return comparisons
+
+
+def _caveats(other: StoredRun, baseline: StoredRun) -> str:
+    """Return what else stands between two runs, in sentences: what they asked, where they ran, their grades."""
+    ours, theirs = _report(other), _report(baseline)
+    asked = [name for name in _ASKED if getattr(other.plan, name) != getattr(baseline.plan, name)]
+    if is_open(other.plan) and _arrivals(other.plan) != _arrivals(baseline.plan):
+        asked.append("arrivals")
+    said = [f" They did not ask the same ({', '.join(asked)} differ)."] if asked else []
+    if _machine(ours) != _machine(theirs):
+        said.append(" They were measured on different machines.")
+    graded = [(baseline, theirs), (other, ours)]
+    said += [f" Run {run.run_id} is {report.grade}." for run, report in graded if report.grade != "VALID"]
+    return "".join(said)
+
+
+def _arrivals(plan: Plan) -> tuple[str, float]:
+    # A search has Poisson arrivals.
+    return (plan.load.arrivals, plan.load.burstiness) if isinstance(plan.load, OpenLoop) else ("poisson", 1.0)
+
+
+def _machine(report: ReportBody) -> list[Any]:
+    host = report.provenance.get("host") or {}
+    return [host.get(name) for name in _SAME_MACHINE]
 
 
 def _report(run: StoredRun) -> ReportBody:

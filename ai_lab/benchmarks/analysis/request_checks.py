@@ -160,7 +160,8 @@ def check_caches(evidence: Evidence) -> Iterator[Reason]:
         if prompts.mode != "unique" or share is None or share <= CACHED_SHARE:
             continue
         once = sent_once(evidence.data)
-        if all(record.prompt_sha256 in once for record in told) and _is_template(told):
+        has_number = not (prompts.texts and prompts.keep_exact)
+        if has_number and all(record.prompt_sha256 in once for record in told) and _is_template(told):
             yield finding(
                 "note",
                 "template_cached",

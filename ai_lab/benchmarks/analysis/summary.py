@@ -102,9 +102,17 @@ def _cell(cell: CellData, data: RunData, once: set[str], power: PowerHistory | N
         completion_tokens_median=_median([record.completion_tokens for record in completed]),
         token_source=" and ".join(sorted(sources)) or None,
         errors=_errors(cell),
-        notes=[f"{note} ({often} times)" for note, often in _notes(cell).most_common(_MOST_TEXTS)],
+        notes=_warming_up(stability.dropped_as_warmup)
+        + [f"{note} ({often} times)" for note, often in _notes(cell).most_common(_MOST_TEXTS)],
     )
     return result, n_cached
+
+
+def _warming_up(dropped: int) -> list[str]:
+    if not dropped:
+        return []
+    said = "request was" if dropped == 1 else f"{dropped} requests were"
+    return [f"the first {said} still warming up: no part of latencies and decode rates, only of totals and counts"]
 
 
 def _errors(cell: CellData) -> dict[str, int]:

@@ -153,7 +153,8 @@ def check_reloads(evidence: Evidence) -> Iterator[Reason]:
             yield finding(
                 "suspect",
                 "model_reloaded",
-                f"The server loaded the model {often} times during the run (up to {loads.max():.0f} ms): it had been "
+                f"The server loaded the model {'once' if often == 1 else f'{often} times'} during the run (up to "
+                f"{loads.max():.0f} ms): it had been "
                 "evicted, by another model or for lack of memory. Stop what else uses the server, give it more "
                 "memory, or measure one model at a time.",
                 arm=name,

@@ -17,15 +17,12 @@ class Collector:
         self.pause_ms = 0.0  # in the latest block
         self._requests = 0
         self._began_ns = 0
-        self._is_frozen = False
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Collect, then leave the collector off until the end of the block."""
         gc.collect()
-        if not self._is_frozen:
-            gc.freeze()
-            self._is_frozen = True
+        gc.freeze()  # records are kept to the end of the run: a look at all of them would take longer every time
         was_on = gc.isenabled()
         gc.disable()
         gc.callbacks.append(self._note)

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from ai_lab.benchmarks.load.prompts import Length, PromptSource
 from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.targets.target import Target
-from ai_lab.errors import ContextOverflow
+from ai_lab.errors import ContextOverflow, ProviderError, ProviderTimeout
 
 _MOST_PROBES = 4
 _TOLERANCE = 0.01  # of the wanted length, but at least one token
 _TOKENS_PER_WORD = 1.12  # a guess for the second probe; with punctuation, for the words of corpus.py
 _LEAST_TOKENS_PER_WORD = 0.9  # every word has one; a count that grows slower is of a prompt that was cut
+_TRIES = 3
 _NOISE_WORDS = 2  # prompts that differ by more words than that do not have equally many tokens
 
 
@@ -121,11 +122,16 @@ def _tolerance(goal: int) -> float:
 
 
 async def _count(plan: Plan, source: PromptSource, name: str, target: Target, words: int) -> int | None:
-    try:
-        shared_words = min(words, round((plan.prompts.shared_tokens or 0) / _TOKENS_PER_WORD))
-        return await target.prompt_tokens(source.probe(words, shared_words))
-    except ContextOverflow as error:
-        raise _overflow(plan, f"{name} refused a prompt of {words} words ({error.detail.rstrip('.')})") from error
+    shared_words = min(words, round((plan.prompts.shared_tokens or 0) / _TOKENS_PER_WORD))
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            return await target.prompt_tokens(source.probe(words, shared_words))
+        except ContextOverflow as error:
+            raise _overflow(plan, f"{name} refused a prompt of {words} words ({error.detail.rstrip('.')})") from error
+        except ProviderError as error:  # of a server that fails now and then the failures are to be counted
+            if not tries_left or isinstance(error, ProviderTimeout):
+                raise
+    return None
 
 
 def _overflow(plan: Plan, what: str) -> ContextOverflow:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from ai_lab.benchmarks.load.arrivals import offered_rate, offsets
@@ -14,6 +14,7 @@ from ai_lab.benchmarks.load.collector import Collector
 from ai_lab.benchmarks.load.patience import Patience
 from ai_lab.benchmarks.load.prompts import PromptSource
 from ai_lab.benchmarks.load.schedule import Block
+from ai_lab.benchmarks.observation.loop_lag import LoopLag
 from ai_lab.benchmarks.plan import Iterations, Plan
 from ai_lab.benchmarks.records import BlockDone, Record
 from ai_lab.benchmarks.targets.target import Question, Target
@@ -38,21 +39,29 @@ class LoadGenerator:
     """Sends what a plan asks for, and hands over a record of every request as soon as it has ended.
 
     For a process that does nothing else: during a block Python's cyclic garbage collector is off, and what the process
-    holds when the first block begins is never looked at again.
+    holds when a block begins is never looked at again.
 
     Args:
         plan: Of the run.
         prompts: Writes its prompts.
         on_record: Is called in the event loop with each record, cancelled ones included; it must not block.
+        lag: Of the event loop, where it is watched.
         attempt: How often the run was taken up again; gives repeated warm-up requests indices of their own.
     """
 
     def __init__(
-        self, plan: Plan, prompts: PromptSource, on_record: Callable[[Record], None], *, attempt: int = 0
+        self,
+        plan: Plan,
+        prompts: PromptSource,
+        on_record: Callable[[Record], None],
+        *,
+        lag: LoopLag | None = None,
+        attempt: int = 0,
     ) -> None:
         self._plan = plan
         self._prompts = prompts
         self._on_record = on_record
+        self._lag = lag
         self._attempt = attempt
         self._patience = [Patience(is_open=not isinstance(plan.load, Iterations)) for _ in plan.arms]
         self._collector = Collector()
@@ -73,7 +82,7 @@ class LoadGenerator:
             await self._ask(target, prompt, record, time.perf_counter_ns())
 
     async def run_block(self, block: Block, target: Target) -> BlockDone:
-        """Send a block's requests and return when all have ended; ``loop_lag_p99_ms`` is left to the caller.
+        """Send a block's requests and return when all have ended.
 
         In a closed loop the intended time of a request is when its turn came. Prompts are written before the block
         begins, or where they are too long to hold, each before its request is due.
@@ -87,6 +96,7 @@ class LoadGenerator:
         """
         requests = await self._requests(block)
         with self._collector.paused():
+            await self._forget_lag()
             started_ns, cpu_seconds = time.perf_counter_ns(), time.process_time()
             is_closed = isinstance(self._plan.load, Iterations)
             offered = await (self._closed if is_closed else self._open)(block, target, requests)
@@ -99,25 +109,33 @@ class LoadGenerator:
             ended_ns=ended_ns,
             client_cpu_seconds=cpu_seconds,
             gc_pause_ms=self._collector.pause_ms,
-            loop_lag_p99_ms=None,
+            loop_lag_p99_ms=self._lag.take_p99_ms() if self._lag else None,
             offered_rate=offered,
         )
 
+    async def _forget_lag(self) -> None:
+        """Let the timers run that were held up while the block was made ready, and take no notice of how late."""
+        for _ in range(2):  # timers that are due come after what is waiting already
+            await asyncio.sleep(0)
+        if self._lag:
+            self._lag.take_p99_ms()
+
     async def _requests(self, block: Block) -> Iterator[tuple[str, Record]]:
-        """Return prompts with their records, in turn; what is not too much to hold is written already."""
+        """Return prompts with their records, in turn; as many as are not too much to hold are written already."""
         turns = range(block.count)
         prompts = (self._prompts.measured(block.first_index + turn, block.first_position + turn) for turn in turns)
-        first = next(prompts)
-        rest: Iterable[str] = prompts
-        if len(first) * block.count <= _READY_CHARACTERS:
-            rest = ready = []
-            for prompt in prompts:
-                ready.append(prompt)
-                if len(ready) % _WRITTEN_AT_ONCE == 0:
-                    await asyncio.sleep(0)  # whoever watches the loop must not see it stand still
+        ready: list[str] = []
+        characters = 0
+        for prompt in prompts:
+            ready.append(prompt)
+            characters += len(prompt)
+            if characters >= _READY_CHARACTERS:
+                break
+            if len(ready) % _WRITTEN_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a cancellation must not wait for all of them
         return (
             (prompt, Record(index, block.number, block.arm, block.level_index, "measured", _sha256(prompt)))
-            for index, prompt in enumerate(itertools.chain([first], rest), block.first_index)
+            for index, prompt in enumerate(itertools.chain(ready, prompts), block.first_index)
         )
 
     async def _closed(self, block: Block, target: Target, requests: Iterator[tuple[str, Record]]) -> None:

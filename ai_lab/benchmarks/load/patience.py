@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from http import HTTPStatus
 
 from ai_lab.benchmarks.records import Record
@@ -28,7 +27,8 @@ class Patience:
             return None
         self._since_ns = self._since_ns if self._failed else record.dispatched_ns or 0
         self._failed += 1
-        seconds = (time.perf_counter_ns() - self._since_ns) / 1e9
+        # By stamps alone: those of a run that goes on after a restart of the machine are not of this process's clock.
+        seconds = ((record.end_ns or 0) - self._since_ns) / 1e9
         if self._failed < MOST_FAILURES and (seconds < _MOST_SILENCE_SECONDS or self._failed < _FEWEST_FAILURES):
             return None
         what = (record.error or record.status).rstrip(".")

@@ -21,7 +21,8 @@ _ALONE_REQUESTS = 10  # in a block of one arm, one at a time: what a restart cos
 _ALONE_BLOCKS = 10  # of one arm with several requests at a time
 _COMPARED_BLOCKS = 20  # of each arm: a difference of 3 % is found with far fewer
 _COMPARED_FEWEST = 5  # with fewer pairs there is no interval
-_WAVES = 4  # times that a block fills its concurrency, so that beginning and end weigh little
+_WAVES = 4  # times that a block fills its concurrency; its beginning and end are the same for all arms
+_ALONE_WAVES = 20  # the same without arms to compare, so that beginning and end weigh little
 _OPEN_REQUESTS = 20  # in a block of an open loop: queues need time to build up
 
 
@@ -51,7 +52,8 @@ def blocks(plan: Plan) -> list[Block]:
     - 2 arms or more otherwise: as many as have 4 x concurrency requests each (an open loop: 20), 20 at most. Fewer
       than 5 pairs say nothing, so that it is 5 smaller ones before it is fewer.
     - 1 arm, one at a time: of 10 requests each, that is the most a restart repeats; from 10,000 requests on 1000.
-    - 1 arm, several at a time: up to 10 of at least 4 x concurrency requests.
+    - 1 arm, several at a time: up to 10 of at least 20 x concurrency requests. All at once is how a block begins, and
+      its last requests have the server to themselves: with fewer these moments would make TTFT and throughput.
     - 1 arm, an open loop: 1, for a queue that is cut in two is another queue.
     """
     if isinstance(plan.load, GoodputSearch):
@@ -89,7 +91,7 @@ def _rounds(plan: Plan, level: float) -> int:
         return 1
     if level == 1:
         return min(_MOST_BLOCKS, math.ceil(requests / _ALONE_REQUESTS))
-    return max(1, min(_ALONE_BLOCKS, requests // least))
+    return max(1, min(_ALONE_BLOCKS, requests // (_ALONE_WAVES * int(level))))
 
 
 def _sizes(requests: int, rounds: int) -> list[int]:

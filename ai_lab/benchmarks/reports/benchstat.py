@@ -2,7 +2,8 @@
 
 The steps and units are Ollama's: prefill and generate in ns/token and token/sec, ttft, load and total in ns/op. As
 benchstat compares medians of lines, every line is one request and never a mean. ``generate`` is the time from the
-first to the last token over the tokens after the first chunk.
+first to the last token over the tokens after the first chunk. ``prefill`` is left out where the server does not say how
+much of a prompt came from its cache and the prompt may have been sent before: cached tokens would count as read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def benchstat_text(run: Run, records: Iterable[Record]) -> str:
     """Return one block of configuration lines and then the lines of every measured request with a whole answer."""
     lines = [f"{key}: {value}" for key, value in _configuration(run)]
     places = _places(run)
+    are_new = run.plan.prompts.mode == "unique" and not run.plan.prompts.keep_exact
     left_out = 0
     for record in records:
         if record.phase != "measured":
@@ -30,7 +32,7 @@ def benchstat_text(run: Run, records: Iterable[Record]) -> str:
             left_out += 1
             continue
         place = places.get((record.arm, record.level), f"name={record.arm}/level={record.level}")
-        lines += [f"BenchmarkModel/{place}/{rest}" for rest in _steps(record)]
+        lines += [f"BenchmarkModel/{place}/{rest}" for rest in _steps(record, is_new=are_new)]
     lines.append(f"# {left_out} requests without a whole answer are left out")
     return "\n".join(lines) + "\n"
 
@@ -61,10 +63,10 @@ def _places(run: Run) -> dict[tuple[int, int], str]:
     }
 
 
-def _steps(record: Record) -> Iterator[str]:
+def _steps(record: Record, *, is_new: bool) -> Iterator[str]:
     prompt_ms = record.server_ms.get("prompt_ms")
     tokens = (record.prompt_tokens or 0) - (record.cached_tokens or 0)
-    if prompt_ms and tokens > 0:
+    if prompt_ms and tokens > 0 and (is_new or record.cached_tokens is not None):
         yield _rate("prefill", prompt_ms / tokens)
     if tpot := tpot_ms(record):
         yield _rate("generate", tpot)

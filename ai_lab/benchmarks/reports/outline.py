@@ -297,7 +297,15 @@ def _origins(run: Run) -> Iterator[tuple[str, str]]:
     yield "run", shown(run.id)
     if run.rerun_of:
         yield "rerun of", shown(run.rerun_of)
-    yield "status", run.status + (f", went on after {run.resumed} restarts" if run.resumed else "")
+    yield (
+        "status",
+        run.status
+        + (
+            f", went on after {run.resumed} {'interruption' if run.resumed == 1 else 'interruptions'}"
+            if run.resumed
+            else ""
+        ),
+    )
     for name, moment in (("started", run.started_at), ("ended", run.ended_at)):
         if moment:
             yield name, moment.isoformat(timespec="seconds")

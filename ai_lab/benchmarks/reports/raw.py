@@ -31,11 +31,20 @@ def jsonl_lines(run: Run, records: Iterable[Record], samples: Iterable[Sample] =
 
     Lines come as they are asked for, so that a long run can be sent without holding all of it.
     """
-    yield _strict({"type": "run", **run_values(run)}) + "\n"
-    for record in records:
-        yield _strict({"type": "record", **record.to_dict()}) + "\n"
-    for sample in samples:
-        yield _strict({"type": "sample", **asdict(sample)}) + "\n"
+    yield jsonl_line(run)
+    yield from map(jsonl_line, records)
+    yield from map(jsonl_line, samples)
+
+
+def jsonl_line(part: Run | Record | Sample) -> str:
+    """Return one line of ``jsonl_lines``."""
+    if isinstance(part, Run):
+        values = {"type": "run", **run_values(part)}
+    elif isinstance(part, Record):
+        values = {"type": "record", **part.to_dict()}
+    else:
+        values = {"type": "sample", **asdict(part)}
+    return _strict(values) + "\n"
 
 
 def read_lines(content: bytes) -> Iterator[Run | Record | Sample]:

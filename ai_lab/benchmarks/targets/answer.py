@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ai_lab.benchmarks.records import Record, Status
-from ai_lab.errors import LabError
+from ai_lab.errors import LabError, ProviderError
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"
+#: Figures of servers above these are none; JSON can spell any number, and Python takes 1e999 for infinity.
+_MOST, _MOST_COUNTED = 1e18, 2**31 - 1
 
 
 class AnswerLog:
@@ -21,19 +23,30 @@ class AnswerLog:
         error: why it failed, None where it did not.
     """
 
-    def __init__(self, record: Record, *, wanted_tokens: int | None) -> None:
-        """Begin; ``wanted_tokens`` is the length that makes an answer more than short, None if any is right."""
+    def __init__(self, record: Record, *, wanted_tokens: int | None, most_chunks: int) -> None:
+        """Begin.
+
+        Args:
+            record: is written into.
+            wanted_tokens: the length that makes an answer more than short, None if any is right.
+            most_chunks: after which an answer is taken for one without end.
+        """
         self.record = record
         self.is_whole = False
         self.completion_tokens: int | None = None
         self.error: LabError | None = None
         self._wanted_tokens = wanted_tokens
+        self._most_chunks = most_chunks
         self._parts: list[str] = []
         self._counts_all_chunks = True
         self._is_closed = False
 
     def add(self, at_ns: int, text: str, *, is_reasoning: bool, tokens: int | None = None) -> None:
-        """Take a chunk that is not empty; ``tokens`` are those in it, where the server says how many."""
+        """Take a chunk that is not empty; ``tokens`` are those in it, where the server says how many.
+
+        Raises:
+            ProviderError: there were far too many.
+        """
         record = self.record
         if record.first_token_ns is None:
             record.first_token_ns = at_ns
@@ -45,9 +58,15 @@ class AnswerLog:
             self._counts_all_chunks = False
         else:
             record.chunk_tokens.append(tokens)
+        if len(self._parts) > self._most_chunks:
+            raise ProviderError(
+                f"The server did not stop: {self._most_chunks} pieces of text came for an answer that was to be much "
+                "shorter, so it was left. See whether it knows the option that limits the length of answers."
+            )
 
     def note(self, text: str) -> None:
         """Keep an oddity, once."""
+        text = whole_characters(text)
         if text not in self.record.notes:
             self.record.notes.append(text)
 
@@ -58,7 +77,7 @@ class AnswerLog:
         record = self.record
         record.status = status
         if error:
-            self.error, record.error, record.error_code = error, error.detail, error.code
+            self.error, record.error, record.error_code = error, whole_characters(error.detail), error.code
         self._close(end_ns)
 
     def end(self, end_ns: int) -> None:
@@ -99,12 +118,17 @@ class AnswerLog:
         try:
             encoded = text.encode()
         except UnicodeEncodeError:  # halves of surrogate pairs, which JSON can spell: those that belong together join
-            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            text = whole_characters(text)
             encoded = text.encode()
             if _HALF_CHARACTER in text:
                 self.note("half a character in the answer")
         record.output_characters = len(text)
         record.output_sha256 = hashlib.sha256(encoded).hexdigest() if chunks else None
+
+
+def whole_characters(text: str) -> str:
+    """Return a text that every encoding can hold: halves of surrogate pairs are joined, and lone ones replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def part(values: Any, name: str) -> Mapping[str, Any]:
@@ -114,12 +138,14 @@ def part(values: Any, name: str) -> Mapping[str, Any]:
 
 
 def number(values: Any, name: str) -> int | float | None:
-    """Return a figure of a server's answer, or None where it is missing or is no number."""
+    """Return a figure of a server's answer, or None where it is missing or is no finite number."""
     value = values.get(name) if isinstance(values, dict) else None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= _MOST else None
 
 
 def count(values: Any, name: str) -> int | None:
     """Return a count of a server's answer, or None where it is missing or is no count."""
     value = number(values, name)
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and 0 <= value <= _MOST_COUNTED else None

@@ -17,6 +17,7 @@ import httpx
 
 from ai_lab.benchmarks.records import Record
 from ai_lab.benchmarks.targets.address import is_here
+from ai_lab.benchmarks.targets.answer import whole_characters
 from ai_lab.benchmarks.targets.stamping import StampedResponse, StampingConnector, tracing
 from ai_lab.errors import LabError, ModelNotFound, ProviderError, ProviderTimeout, ProviderUnavailable, StreamBroken
 from ai_lab.providers.http_client import LineSplitter
@@ -221,9 +222,12 @@ class Connections:
             is_missing = answer.status in _MISSING and not isinstance(refused, ModelNotFound)
             raise NoSuchPath(refused.detail) if is_missing else refused
         try:
-            return answer.headers, json.loads(content)
+            value = json.loads(content)
         except (ValueError, RecursionError):
             raise ProviderError(f"{self.name} answered with something other than JSON. Check its address.") from None
+        if b"\\ud" in content.lower():  # half a character, which no report could hold
+            value = json.loads(whole_characters(json.dumps(value, ensure_ascii=False)))
+        return answer.headers, value
 
     async def look(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the JSON object of an answer, or an empty one where the server does not give it."""

@@ -25,8 +25,12 @@ from ai_lab.providers.http_service import encode_json
 _ERROR_BODY_SECONDS = 5.0
 _MODELS_NAMED = 10
 _LOOK_AGAIN_SECONDS = 5.0
+#: For so many times the longest silence a server may send signs of life without text.
+_MOST_SILENCES = 4
 #: Who listens here for a server that is elsewhere, or in a container.
-_FORWARDERS = frozenset({"docker-proxy", "rootlessport", "ssh", "kubectl", "slirp4netns"})
+_FORWARDERS = frozenset(
+    {"docker-proxy", "com.docker.backend", "rootlessport", "gvproxy", "slirp4netns", "wslrelay", "ssh", "kubectl"}
+)
 
 
 class AnswerReader:
@@ -93,8 +97,8 @@ class HttpTarget:
         return record.prompt_tokens
 
     async def _ask(self, question: Question, record: Record) -> AnswerLog:
-        body, wanted_tokens = self._request(question)
-        log = AnswerLog(record, wanted_tokens=wanted_tokens)
+        body, asked = self._request(question)
+        log = AnswerLog(record, wanted_tokens=question.wanted_tokens(asked), most_chunks=question.most_chunks(asked))
         begun = False
         try:
             while True:
@@ -113,7 +117,8 @@ class HttpTarget:
             log.fail("cancelled", None, time.perf_counter_ns())
             raise
         except LabError as error:
-            log.fail("error", error, time.perf_counter_ns())
+            is_endless = begun and isinstance(error, ProviderTimeout)
+            log.fail("timeout" if is_endless else "error", error, time.perf_counter_ns())
         except (aiohttp.ClientError, TimeoutError) as error:
             failure = self._connections.error_of(error, has_begun=begun)
             silent = isinstance(failure, ProviderTimeout)
@@ -140,8 +145,8 @@ class HttpTarget:
         """Return what questions are posted to."""
         raise NotImplementedError
 
-    def _request(self, question: Question) -> tuple[dict[str, Any], int | None]:
-        """Return the body of a request, and the tokens that make an answer more than short."""
+    def _request(self, question: Question) -> tuple[dict[str, Any], Any]:
+        """Return the body of a request, and the length that options ask for, None where they do not."""
         raise NotImplementedError
 
     def _reader(self, log: AnswerLog) -> AnswerReader:
@@ -161,23 +166,43 @@ class HttpTarget:
             LabError, aiohttp.ClientError, TimeoutError: it did not come to an end.
         """
         log, end_ns = reader.log, None
+        stamps, loop = log.record.chunk_ns, asyncio.get_running_loop()
+        silence_seconds = self._connections.timeout_seconds
+        most_seconds = (_MOST_SILENCES + 1) * silence_seconds
+        chunks, began = 0, loop.time()
         try:
-            while end_ns is None and (lines := await answer.lines()):
-                log.record.first_byte_ns = answer.first_byte_ns
-                end_ns = self._first_end(reader, lines, is_cut=answer.is_cut)
+            async with asyncio.timeout(most_seconds) as without_text:
+                while end_ns is None and (lines := await answer.lines()):
+                    log.record.first_byte_ns = answer.first_byte_ns
+                    end_ns = self._first_end(reader, lines, is_cut=answer.is_cut)
+                    # Now and then: a new timer for every chunk would cost as much as its text.
+                    if len(stamps) > chunks and (moment := loop.time()) - began > silence_seconds:
+                        without_text.reschedule(moment + most_seconds)
+                        chunks, began = len(stamps), moment
         except (aiohttp.ClientError, TimeoutError):
             if not log.is_whole:
+                if without_text.expired():
+                    raise ProviderTimeout(
+                        f"{self._connections.name} kept its answer open for more than "
+                        f"{_MOST_SILENCES * silence_seconds:g} s without text. Raise timeout_seconds if it may be."
+                    ) from None
                 raise
             log.note("the connection was lost after the end of the answer")
         finally:
             reader.close()
         if not log.is_whole:
-            ended = StreamBroken(f"The answer of {self._connections.name} ended without its end marker.")
-            log.fail("aborted", ended, time.perf_counter_ns())
+            log.fail("aborted", self._no_end(answer, log), time.perf_counter_ns())
             return
         log.end(end_ns or time.perf_counter_ns())
         if self._connections.keeps:
             await answer.drain()
+
+    def _no_end(self, answer: Answer, log: AnswerLog) -> StreamBroken:
+        """Return what an answer without its end marker is."""
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/html" and not log.record.chunk_ns:
+            return StreamBroken(f"{self._connections.name} sent a web page instead of an answer. Check its address.")
+        return StreamBroken(f"The answer of {self._connections.name} ended without its end marker.")
 
     def _first_end(self, reader: AnswerReader, lines: list[Line], *, is_cut: bool) -> int | None:
         """Read ``lines`` up to the one that ends the answer; return when that was complete, else None."""
@@ -211,7 +236,7 @@ def _listeners(port: int | None) -> list[int]:
 
 def _name(pid: int) -> str:
     try:
-        return psutil.Process(pid).name()
+        return psutil.Process(pid).name().removesuffix(".exe")
     except psutil.Error:  # it ended meanwhile, or is somebody else's
         return ""
 

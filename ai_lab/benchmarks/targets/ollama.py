@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ai_lab.benchmarks.targets.answer import AnswerLog, count, number, part
+from ai_lab.benchmarks.targets.answer import AnswerLog, count, number, part, whole_characters
 from ai_lab.benchmarks.targets.http_target import AnswerReader, HttpTarget, model_not_found
 from ai_lab.benchmarks.targets.target import Question
 from ai_lab.errors import ProviderError, StreamBroken
@@ -82,7 +82,7 @@ class OllamaReader(AnswerReader):
 
     def _end(self, last: Mapping[str, Any]) -> None:
         reason = last.get("done_reason")
-        self.log.record.finish_reason = reason if isinstance(reason, str) else None
+        self.log.record.finish_reason = whole_characters(reason) if isinstance(reason, str) else None
         if reason in {"load", "unload"}:
             raise ProviderError(f"{self._connections.name} did {reason} {self._model} and made no answer.")
         self.log.is_whole = True
@@ -170,7 +170,7 @@ class OllamaTarget(HttpTarget):
     def _path(self) -> str:
         return "/api/chat" if self.address.endpoint == "chat" else "/api/generate"
 
-    def _request(self, question: Question) -> tuple[dict[str, Any], int | None]:
+    def _request(self, question: Question) -> tuple[dict[str, Any], Any]:
         fields, given = self._split({**self._options, **question.options})
         options: dict[str, Any] = {"temperature": 0, "num_predict": question.output_tokens}
         if question.seed is not None:
@@ -181,7 +181,7 @@ class OllamaTarget(HttpTarget):
             body["messages"] = [{"role": "user", "content": question.prompt}]
         else:
             body["prompt"] = question.prompt
-        return body, question.wanted_tokens(options["num_predict"])
+        return body, options["num_predict"]
 
     def _split(self, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the fields of a request and the options of the model."""

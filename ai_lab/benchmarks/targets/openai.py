@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ai_lab.benchmarks.targets.address import Address
-from ai_lab.benchmarks.targets.answer import AnswerLog, count, number, part
+from ai_lab.benchmarks.targets.answer import AnswerLog, count, number, part, whole_characters
 from ai_lab.benchmarks.targets.connection import Connections, NoSuchPath
 from ai_lab.benchmarks.targets.http_target import AnswerReader, HttpTarget, model_not_found
 from ai_lab.benchmarks.targets.target import Question
@@ -107,7 +107,7 @@ class OpenAIReader(AnswerReader):
         if reason := choice.get("finish_reason"):
             if reason in _BROKEN_REASONS:
                 raise ProviderError(f"{self._connections.name} gave up in the middle of its answer ({reason}).")
-            self.log.record.finish_reason = str(reason)
+            self.log.record.finish_reason = whole_characters(str(reason))
             self.log.is_whole = True
 
     def _tokens(self, choice: Mapping[str, Any]) -> int | None:
@@ -200,7 +200,7 @@ class OpenAITarget(HttpTarget):
     def _path(self) -> str:
         return self._prefixes[0] + ("/chat/completions" if self.address.endpoint == "chat" else "/completions")
 
-    def _request(self, question: Question) -> tuple[dict[str, Any], int | None]:
+    def _request(self, question: Question) -> tuple[dict[str, Any], Any]:
         given = {**self._options, **question.options}
         fields: dict[str, Any] = {
             "stream_options": {"include_usage": True},
@@ -218,7 +218,7 @@ class OpenAITarget(HttpTarget):
             {"messages": _messages(question.prompt)} if self.address.endpoint == "chat" else {"prompt": question.prompt}
         )
         body |= {name: value for name, value in fields.items() if value is not None and name not in self._left_out}
-        return body | given, question.wanted_tokens(next((given[name] for name in _LENGTHS & given.keys()), None))
+        return body | given, next((given[name] for name in _LENGTHS & given.keys()), None)
 
     def _reader(self, log: AnswerLog) -> AnswerReader:
         return OpenAIReader(log, self._connections, self.address.model)
@@ -263,7 +263,7 @@ def _of_props(props: Mapping[str, Any]) -> dict[str, Any]:
     template, path = props.get("chat_template"), props.get("model_path")
     about = {
         "build": props.get("build_info"),
-        "slots": props.get("total_slots"),
+        "slots": count(props, "total_slots"),
         "quantization": props.get("model_ftype"),
         "file": PurePath(path).name if isinstance(path, str) else None,
         "context_tokens": count(part(props, "default_generation_settings"), "n_ctx"),

@@ -58,7 +58,8 @@ class ProviderTarget:
             options["seed"] = question.seed
         options |= {**self._options, **question.options}
         request = ChatRequest(self._address.model, [Message("user", question.prompt)], options)
-        log = AnswerLog(record, wanted_tokens=question.wanted_tokens(options["max_tokens"]))
+        asked = options["max_tokens"]
+        log = AnswerLog(record, wanted_tokens=question.wanted_tokens(asked), most_chunks=question.most_chunks(asked))
         log.note(_NOTE)
         record.connected_ns = record.sent_ns = time.perf_counter_ns()
         try:

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ai_lab.benchmarks.plan import MOST_OUTPUT_TOKENS
 from ai_lab.benchmarks.records import Record
+
+_MOST_CHUNKS_PER_TOKEN = 8
+_MORE_CHUNKS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,15 @@ class Question:
         if not self.force_output_length:
             return None
         return asked if isinstance(asked, int) else self.output_tokens
+
+    def most_chunks(self, asked: Any) -> int:
+        """Return how many chunks with text are far too many; ``asked`` is the length that options say.
+
+        Some servers send a chunk for each character, so that this is far above the length. Options may ask for an
+        answer without end (-1): then the length of the longest that a plan can ask for counts.
+        """
+        tokens = asked if isinstance(asked, int) else self.output_tokens
+        return _MOST_CHUNKS_PER_TOKEN * (tokens if tokens > 0 else MOST_OUTPUT_TOKENS) + _MORE_CHUNKS
 
 
 class Target(Protocol):

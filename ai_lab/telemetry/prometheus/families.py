@@ -111,6 +111,7 @@ OPERATIONS = (
         ("http_requests_total", "method route status", "Requests answered."),
         ("http_client_disconnects_total", "route", "Requests whose client left before the answer was whole."),
         ("chat_turns_total", "outcome", "Answers in conversations, by how they ended."),
+        ("benchmark_runs_total", "status grade", "Benchmarks that ended, by how; grade none: without figures."),
         ("llm_requests_total", "provider model operation", "Requests to a model."),
         ("llm_request_failures_total", "provider model error_type", "Requests to a model that failed."),
         ("llm_requests_cancelled_total", "provider model", "Requests to a model that were called off."),

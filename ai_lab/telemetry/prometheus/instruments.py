@@ -21,6 +21,10 @@ UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _OUTCOMES = ("complete", "incomplete", "interrupted", "failed")
+_BENCHMARKS = (
+    *(("complete", grade) for grade in ("VALID", "SUSPECT", "INVALID")),
+    *((status, "none") for status in ("cancelled", "interrupted", "failed")),
+)
 _STATUSES = ("healthy", "degraded", "unhealthy")
 _OPERATIONS = ("select", "insert", "update", "delete", "other", "transaction", "read")
 _SERVER_ERROR = 500
@@ -47,6 +51,7 @@ class Instruments:
         self._in_progress = registry.number("http_requests_in_progress")()
         self._turns = registry.number("chat_turns_total")
         self._turn_seconds = registry.histogram("chat_turn_duration_seconds")()
+        self._benchmarks = registry.number("benchmark_runs_total")
         self._calls = registry.number("function_calls_total")
         self._call_failures = registry.number("function_failures_total")
         self._call_seconds = registry.histogram("function_duration_seconds")
@@ -63,6 +68,8 @@ class Instruments:
         registry.declare(DECLARED)
         for outcome in _OUTCOMES:
             self._turns(outcome)
+        for status, grade in _BENCHMARKS:
+            self._benchmarks(status, grade)
         for level in _LEVELS:  # series that begin at 0 let rate() see the first event
             self._log_messages(level)
         for operation in _OPERATIONS:
@@ -102,6 +109,10 @@ class Instruments:
         """Count and time an answer in a conversation; ``outcome`` is the status that it is kept with."""
         self._turns(outcome).inc()
         self._turn_seconds.observe(seconds, current_trace_id())
+
+    def benchmark_run(self, status: str, grade: str | None) -> None:
+        """Count a benchmark that has ended; given to ``Benchmarks``."""
+        self._benchmarks(status, grade or "none").inc()
 
     def database(self, operation: str, seconds: float, failed: bool) -> None:
         """Time a class of statement, a unit of work, or the wait for one (``write_wait``); given to ``Database``."""
