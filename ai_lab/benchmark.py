@@ -8,11 +8,12 @@ run as a server's would. With ``server`` that one measures, on its machine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ai_lab.benchmarks.asking import plan_for
-from ai_lab.benchmarks.following import in_own_loop, measured, opened, result_of
+from ai_lab.benchmarks.following import Door, Place, in_own_loop, measured, result_of
 from ai_lab.benchmarks.notebook import BenchmarkResult
 from ai_lab.benchmarks.plan import Arm, Plan
 
@@ -40,7 +41,7 @@ class Benchmark:
         **fields: Any,
     ) -> None:
         self.plan = plan or plan_for(*models, **fields)
-        self._server = server
+        self._place = _place(server)
 
     def run(self, *, progress: bool = True) -> BenchmarkResult:
         """Measure, and return the result.
@@ -55,8 +56,8 @@ class Benchmark:
 
     async def arun(self, *, progress: bool = True) -> BenchmarkResult:
         """``run`` for programs with an event loop; cancelling it cancels the run."""
-        async with opened(self._server) as door:
-            return await measured(door, self.plan, self._server, progress=progress)
+        async with self._place.opened() as door:
+            return await measured(door, self.plan, self._place, progress=progress)
 
     @staticmethod
     def stored(run_id: str, *, server: str | None = None) -> BenchmarkResult:
@@ -65,9 +66,27 @@ class Benchmark:
         Raises:
             BenchmarkNotFound: there is no such run.
         """
+        place = _place(server)
 
         async def read() -> BenchmarkResult:
-            async with opened(server) as door:
-                return await result_of(door, run_id, server)
+            async with place.opened() as door:
+                return await result_of(door, run_id, place)
 
         return in_own_loop(read)
+
+
+def _place(server: str | None) -> Place:
+    if server is None:
+        return Place(_own_door, None)
+    from ai_lab.client.async_lab_client import place_of  # noqa: PLC0415 - only where a server is asked
+
+    return place_of(server)
+
+
+@asynccontextmanager
+async def _own_door() -> AsyncIterator[Door]:
+    """Give the benchmarks of this process, with the lab of its settings."""
+    from ai_lab.lab import Lab  # noqa: PLC0415 - a database and more, only where this process measures
+
+    async with Lab.open() as lab:
+        yield lab.benchmarks

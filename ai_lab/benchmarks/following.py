@@ -7,7 +7,8 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
@@ -46,28 +47,24 @@ class Door(Protocol):
         """Return a report as a document."""
 
 
-@asynccontextmanager
-async def opened(server: str | None) -> AsyncIterator[Door]:
-    """Give the benchmarks of the server at this address; None: those of this process, with the lab of its settings."""
-    if server is not None:
-        from ai_lab.client import AsyncLabClient  # noqa: PLC0415 - only where a server is asked
+@dataclass(frozen=True)
+class Place:
+    """Where runs are measured and how to get there again, for what is fetched after the door was closed.
 
-        async with AsyncLabClient(server) as client:
-            yield client.benchmarks
-    else:
-        from ai_lab.lab import Lab  # noqa: PLC0415 - a database and more, only where this process measures
+    ``server`` is the address of a server, or None for this process.
+    """
 
-        async with Lab.open() as lab:
-            yield lab.benchmarks
+    opened: Callable[[], AbstractAsyncContextManager[Door]]
+    server: str | None
 
 
-async def measured(door: Door, plan: Plan, server: str | None, *, progress: bool) -> BenchmarkResult:
+async def measured(door: Door, plan: Plan, place: Place, *, progress: bool) -> BenchmarkResult:
     """Start a run, follow it to its end and return its result; a caller that is cancelled cancels the run.
 
     Args:
         door: where it is measured.
         plan: what is measured.
-        server: what ``opened`` makes the same door of, for what is fetched after it was closed.
+        place: what the door belongs to.
         progress: show a bar, in a notebook as in a terminal.
     """
     run = await door.start(plan)
@@ -81,16 +78,16 @@ async def measured(door: Door, plan: Plan, server: str | None, *, progress: bool
             await door.cancel(run.id)
             await door.wait(run.id)  # its report is made
         if progress:
-            where = f"{run.id!r}, server={server!r}" if server else repr(run.id)
+            where = f"{run.id!r}, server={place.server!r}" if place.server else repr(run.id)
             sys.stderr.write(f"Cancelled. What was measured until now: Benchmark.stored({where})\n")
         raise
-    return await result_of(door, run.id, server)
+    return await result_of(door, run.id, place)
 
 
-async def result_of(door: Door, run_id: str, server: str | None) -> BenchmarkResult:
+async def result_of(door: Door, run_id: str, place: Place) -> BenchmarkResult:
     """Return the result of a stored run; arguments as for ``measured``."""
     run = await door.get(run_id)
-    raw = _Raw(run_id, server)
+    raw = _Raw(run_id, place)
     if run.progress.done <= _MOST_AT_ONCE:
         await raw.fetch(door)
     return BenchmarkResult(run, raw.records, raw.samples)
@@ -99,9 +96,9 @@ async def result_of(door: Door, run_id: str, server: str | None) -> BenchmarkRes
 class _Raw:
     """What a run was computed from, fetched once and read when somebody looks at it."""
 
-    def __init__(self, run_id: str, server: str | None) -> None:
+    def __init__(self, run_id: str, place: Place) -> None:
         self._run_id = run_id
-        self._server = server
+        self._place = place
         self._lines: bytes | None = None
 
     async def fetch(self, door: Door) -> bytes:
@@ -119,7 +116,7 @@ class _Raw:
         return in_own_loop(self._fetch_later) if self._lines is None else self._lines
 
     async def _fetch_later(self) -> bytes:
-        async with opened(self._server) as door:
+        async with self._place.opened() as door:
             return await self.fetch(door)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ai_lab.agents.schemas import AgentState
 from ai_lab.benchmarks.asking import plan_for
-from ai_lab.benchmarks.following import measured
+from ai_lab.benchmarks.following import Door, Place, measured
 from ai_lab.benchmarks.notebook import BenchmarkResult
 from ai_lab.benchmarks.plan import Arm, Plan
 from ai_lab.chat.schemas import Answer, Delta
@@ -164,7 +165,8 @@ class AsyncLabClient:
             progress: show a progress bar.
             fields: iterations, concurrency, rate, prompt, …: see ``ai_lab.benchmarks.asking.plan_for``.
         """
-        return await measured(self.benchmarks, plan or plan_for(*models, **fields), self._url, progress=progress)
+        plan = plan or plan_for(*models, **fields)
+        return await measured(self.benchmarks, plan, place_of(self._url), progress=progress)
 
     # -- conversations -------------------------------------------------------------------------------------------
 
@@ -290,3 +292,14 @@ class AsyncAnswerStream:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def place_of(server: str) -> Place:
+    """Return where the server at this address measures."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Door]:
+        async with AsyncLabClient(server) as client:
+            yield client.benchmarks
+
+    return Place(opened, server)

@@ -78,9 +78,11 @@ def test_no_record_however_odd_makes_the_analysis_fail(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - repeatable
     records = [odd_record(index, chance) for index in range(chance.randrange(1, 25))]
     arms = [Arm(name="one"), Arm(name="two")]
-    load: Load = chance.choice([Iterations(), Iterations(concurrency=[4]), OpenLoop(rates=[2], requests=5)])
+    loads: list[Load] = [Iterations(), Iterations(concurrency=[4]), OpenLoop(rates=[2], requests=5)]
 
-    report = analyse(built_run(records, plan=Plan(arms=arms, load=load, slo=Slo(ttft_ms=100, tpot_ms=10))))
+    report = analyse(
+        built_run(records, plan=Plan(arms=arms, load=chance.choice(loads), slo=Slo(ttft_ms=100, tpot_ms=10)))
+    )
 
     assert ReportBody.model_validate_json(report.model_dump_json()) == report  # NaN and infinity would become null
     assert sum(cell.counts.all for cell in report.cells) == len(records)
