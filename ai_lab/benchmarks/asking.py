@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ai_lab.benchmarks.plan import Arm, Plan
+from ai_lab.benchmarks.plan import MOST_REQUESTS, Arm, Plan
 from ai_lab.errors import InvalidRequest
 
 #: What a part of a plan is called here.
@@ -49,7 +49,9 @@ def plan_for(
     Args:
         models: what is measured: ``provider/model``, or arms in full. None: the lab's default model. Two or more are
             compared with the first.
-        iterations: measured requests per arm and level; default 10 (open loops 100, searches 50 per rate).
+        iterations: measured requests per arm and level. Default: 10, for comparisons 20; with several at a time 5 for
+            each of them (comparisons 50), so that there is a time between beginning and end; open loops 100, searches
+            50 per rate.
         concurrency: requests at a time, or several such numbers for a sweep.
         rate: requests per second that are sent whether the server keeps up or not, or several such rates.
         arrivals: with ``rate``: poisson (the default), constant or gamma.
@@ -82,8 +84,11 @@ def plan_for(
             if concurrency is not None:
                 raise InvalidRequest("concurrency is for closed loops and rate for open ones; give one of them.")
             values["load"] = _given(mode="open", requests=iterations, rates=_list(rate), arrivals=arrivals)
-        elif iterations is not None or concurrency is not None:
-            values["load"] = _given(mode="closed", requests=iterations, concurrency=_list(concurrency))
+        elif iterations is not None or concurrency is not None or len(models) > 1:
+            levels = _list(concurrency)
+            if iterations is None:
+                iterations = _enough(levels or [1], is_comparison=len(models) > 1)
+            values.setdefault("load", _given(mode="closed", requests=iterations, concurrency=levels))
     try:
         return Plan.model_validate(values)
     except ValidationError as error:
@@ -93,6 +98,13 @@ def plan_for(
 def in_our_words(error: ValidationError) -> str:
     """Return what is wrong with a plan, on one line."""
     return "; ".join(_sentence(item) for item in error.errors(include_input=False))
+
+
+def _enough(levels: Sequence[float], *, is_comparison: bool) -> int:
+    """Return how many requests say something at every level: see ``load.schedule`` for blocks and their waves."""
+    most = max((level for level in levels if isinstance(level, int)), default=1)
+    alone, by_stream = (20, 50) if is_comparison else (10, 5)
+    return alone if most <= 1 else max(alone, min(by_stream * most, MOST_REQUESTS))
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -202,7 +202,8 @@ class Measurement:
 
     async def _calibrate(self) -> None:
         """Measure the instrument at the pace that the warm-up has shown."""
-        if not self._plan.calibration_seconds or self.data.instrument:
+        has_sockets = any(address.protocol != "provider" for address in self._addresses)
+        if not self._plan.calibration_seconds or self.data.instrument or not has_sockets:
             return
         self._say("calibrating")
         self.data.instrument = await calibrate_instrument(

@@ -112,7 +112,9 @@ class GoodputSearch(_Part):
     slo: Slo
     start_rate: float = Field(default=0.5, ge=LEAST_RATE, le=10_000)  # requests per second
     most_rate: float = Field(default=1000.0, ge=LEAST_RATE, le=10_000)
-    requests: int = Field(default=50, ge=10, le=MOST_REQUESTS, description="Per rate that is tried.")
+    requests: int = Field(
+        default=50, ge=10, le=MOST_REQUESTS // 32, description="Per rate that is tried; 32 are tried at most."
+    )
     precision: float = Field(default=0.1, gt=0.01, le=1, description="Stop when the interval is this part of the rate.")
 
 

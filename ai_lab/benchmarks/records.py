@@ -80,6 +80,24 @@ class Record:
     output_characters: int = 0
     notes: list[str] = field(default_factory=list)  # oddities: "no usage", "usage disagrees with chunks", …
 
+    def later_tokens(self) -> int:
+        """Return how many tokens arrived after the first read that had any: N - n_first.
+
+        What arrived with the first token in one read took no time of its own. Most servers count the token that ends an
+        answer and send no text for it: of an answer that stopped by itself and has one chunk less than tokens, that
+        last token never arrived and is not counted.
+        """
+        stamps = self.chunk_ns
+        in_first_read = 1
+        while in_first_read < len(stamps) and stamps[in_first_read] == stamps[0]:
+            in_first_read += 1
+        if self.chunk_tokens:
+            return sum(self.chunk_tokens[in_first_read:])
+        total = self.completion_tokens or 0
+        if self.finish_reason == "stop" and len(stamps) == total - 1:
+            total -= 1
+        return total - in_first_read
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values; ``chunk_ns`` as first stamp and differences."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}

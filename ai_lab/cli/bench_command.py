@@ -52,7 +52,9 @@ KeyFrom = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Environment variable with the API key of --target. It is never stored."),
 ]
-Iterations = Annotated[int | None, typer.Option("--iterations", "-n", metavar="N", help="Requests per arm and level.")]
+Iterations = Annotated[
+    int | None, typer.Option("--iterations", "-n", metavar="N", help="Requests per arm and level. Default: 10 or more.")
+]
 Concurrency = Annotated[
     str | None, typer.Option("--concurrency", "-c", metavar="N[,N...]", help="Requests at a time; several: a sweep.")
 ]

@@ -165,6 +165,16 @@ def gpu_reasons(*reasons: str) -> RunData:
 Case = tuple[str, str, RunData, RunData]
 
 
+def uncalibrated(seconds: float) -> RunData:
+    plan = Plan(load=Iterations(requests=20), output_tokens=11, calibration_seconds=seconds)
+    return built_run(instrument=None, plan=plan)
+
+
+def at_concurrency(concurrency: int, requests_in_all: int) -> RunData:
+    plan = Plan(load=Iterations(requests=requests_in_all, concurrency=[concurrency]), output_tokens=11)
+    return built_run([built(k, block=0) for k in range(requests_in_all)], plan=plan)
+
+
 def with_slots(slots: int) -> RunData:
     plan = Plan(load=Iterations(requests=20, concurrency=[2]), output_tokens=11)
     data = built_run(requests(), plan=plan)
@@ -228,8 +238,9 @@ CASES: list[Case] = [
     ("vram_partial", "suspect", described(size_vram_bytes=60), described(size_vram_bytes=0)),
     ("vram_partial", "suspect", on_gpu_machine(), on_gpu_machine(engine=EngineOptions(gpu_layers=0))),
     ("wrong_counts", "suspect", long_answers(), long_answers(max_tokens=30)),
+    ("few_waves", "note", at_concurrency(5, 20), at_concurrency(4, 20)),
     ("slots_exceeded", "note", with_slots(1), with_slots(2)),
-    ("not_calibrated", "note", built_run(instrument=None), built_run()),
+    ("not_calibrated", "note", uncalibrated(0), uncalibrated(3)),
     ("instrument_too_slow", "invalid", built_run(instrument=sound_instrument(achieved_rate=90.0)), built_run()),
     (
         "instrument_error_ttft",

@@ -13,7 +13,6 @@ from ai_lab.benchmarks.analysis.metrics import (
     adjusted_values,
     definitions,
     gaps_of,
-    later_tokens,
     prefill_values,
     values_of,
 )
@@ -55,7 +54,7 @@ def test_the_servers_decode_rate_counts_the_steps_between_tokens_and_not_the_tok
 def test_tokens_that_came_with_the_first_took_no_time_of_their_own() -> None:
     first_read_of_four = built(tokens=3, gap_ms=80, completion_tokens=20, chunk_tokens=array("i", [4, 8, 8]))
 
-    assert later_tokens(first_read_of_four) == 16
+    assert first_read_of_four.later_tokens() == 16
     assert value("tpot", first_read_of_four) == pytest.approx(10.0)
 
 
@@ -67,13 +66,13 @@ def test_chunks_that_share_the_first_read_are_of_the_first_moment() -> None:
 
     record.last_token_ns = last
 
-    assert later_tokens(record) == 9
+    assert record.later_tokens() == 9
     assert value("tpot", record) == pytest.approx(10.0)
 
 
 def test_a_token_that_ends_the_answer_without_text_is_no_step() -> None:
-    assert later_tokens(built(tokens=11, completion_tokens=12, finish_reason="stop")) == 10
-    assert later_tokens(built(tokens=11, completion_tokens=12, finish_reason="length")) == 11
+    assert built(tokens=11, completion_tokens=12, finish_reason="stop").later_tokens() == 10
+    assert built(tokens=11, completion_tokens=12, finish_reason="length").later_tokens() == 11
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,11 @@ from jsonschema.exceptions import ValidationError
 from pydantic import SecretStr
 
 from ai_lab.benchmarks.analysis.metrics import METRICS
-from ai_lab.benchmarks.analysis.metrics import later_tokens as defined_later_tokens
 from ai_lab.benchmarks.plan import Arm, GoodputSearch, OpenLoop, Plan, Prompts, Slo
 from ai_lab.benchmarks.records import Record, Sample
 from ai_lab.benchmarks.reports import NEEDS_RECORDS, ReportFormat, earlier_shape, json_schema, render
 from ai_lab.benchmarks.reports.benchstat import benchstat_text
-from ai_lab.benchmarks.reports.requests import later_tokens, tpot_ms
+from ai_lab.benchmarks.reports.requests import tpot_ms
 from ai_lab.benchmarks.reports.rows import COLUMNS
 from ai_lab.benchmarks.schemas import Estimate, Progress, ReportBody, Run, RunStatus
 from tests.benchmarks.example_run import ARMS, RUN_ID, example_records, example_run, example_samples
@@ -194,7 +193,6 @@ def test_times_per_token_are_those_of_the_definition() -> None:
         record.chunk_ns, record.chunk_tokens = stamps, array("i", sizes)
         record.first_token_ns, record.last_token_ns = stamps[0], stamps[-1]
         record.completion_tokens, record.finish_reason = tokens, finish
-        assert later_tokens(record) == defined_later_tokens(record)
         of = METRICS["tpot"].of
         assert of is not None
         assert tpot_ms(record) == pytest.approx(of(record)) or tpot_ms(record) is None

@@ -85,16 +85,16 @@ def test_no_arm_is_always_first_and_the_order_is_of_the_seed() -> None:
         (closed(500, [8]), [167, 167, 166]),
         (closed(30, [8]), [30]),
         (closed(1000, [2]), [100] * 10),
-        # Compared: up to 20 pairs, at least 5.
+        # Compared: up to 20 pairs, at least 8.
         (closed(10, arms=2), [1] * 10),
         (closed(100, arms=2), [5] * 20),
         (closed(3, arms=2), [1] * 3),
-        (closed(100, [8], arms=2), [20] * 5),
+        (closed(100, [8], arms=2), [13] * 4 + [12] * 4),
         (closed(1000, [8], arms=2), [50] * 20),
         # Open: a queue is not cut unless there is something to compare.
         (opened(1000), [1000]),
-        (opened(100, arms=2), [20] * 5),
-        (opened(40, arms=2), [8] * 5),
+        (opened(100, arms=2), [13] * 4 + [12] * 4),
+        (opened(40, arms=2), [5] * 8),
         (opened(400, arms=2), [20] * 20),
         # As the plan says.
         (closed(10, blocks=3), [4, 3, 3]),

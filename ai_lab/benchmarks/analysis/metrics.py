@@ -68,27 +68,8 @@ def _e2e_sched(record: Record) -> float:
     return _between(record.intended_ns, record.last_token_ns)
 
 
-def later_tokens(record: Record) -> int:
-    """Return how many tokens arrived after the first read that had any: N - n_first.
-
-    What arrived with the first token in one read took no time of its own. Most servers count the token that ends an
-    answer and send no text for it: of an answer that stopped by itself and has one chunk less than tokens, that last
-    token never arrived and is not counted.
-    """
-    stamps = record.chunk_ns
-    in_first_read = 1
-    while in_first_read < len(stamps) and stamps[in_first_read] == stamps[0]:
-        in_first_read += 1
-    if len(record.chunk_tokens):
-        return sum(record.chunk_tokens[in_first_read:])
-    total = record.completion_tokens or 0
-    if record.finish_reason == "stop" and len(stamps) == total - 1:
-        total -= 1
-    return total - in_first_read
-
-
 def _tpot(record: Record) -> float:
-    span, tokens = _between(record.first_token_ns, record.last_token_ns), later_tokens(record)
+    span, tokens = _between(record.first_token_ns, record.last_token_ns), record.later_tokens()
     return span / tokens if tokens > 0 and span > 0 else _NAN
 
 

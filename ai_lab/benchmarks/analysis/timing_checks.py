@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -17,6 +18,7 @@ LEAST_DISPATCH_LIMIT_MS = 1.0
 DISPATCH_TTFT_SHARE = 0.01
 LEAST_ACHIEVED_SHARE = 0.95
 FEW_REQUESTS = 10
+FEW_WAVES = 5  # requests per stream in one block
 RELOAD_MS = 250.0  # a model that is there needs a few milliseconds
 
 
@@ -65,6 +67,18 @@ def check_stability(evidence: Evidence) -> Iterator[Reason]:
                 arm=result.arm,
                 value=float(len(cell.completed)),
                 limit=float(FEW_REQUESTS),
+            )
+        waves = len(cell.records) / max(1, len(cell.blocks)) / cell.level
+        if result.level_kind == "concurrency" and cell.level > 1 and cell.records and waves < FEW_WAVES:
+            yield finding(
+                "note",
+                "few_waves",
+                f"Each block{where(evidence, result)} had {waves:.2g} requests a stream: its beginning, when all start "
+                "at once, and its end, when few are left, are a large part of throughput and ttft. Ask for "
+                f"{math.ceil(FEW_WAVES * cell.level * max(1, len(cell.blocks)))} requests or more.",
+                arm=result.arm,
+                value=waves,
+                limit=float(FEW_WAVES),
             )
         share = total_of_cell(result, "determinism_share")
         temperature = plan.arms[cell.arm].options.get("temperature", 0)

@@ -20,8 +20,8 @@ _MOST_BLOCKS = 1000  # of one arm and level that is not compared
 _ALONE_REQUESTS = 10  # in a block of one arm, one at a time: what a restart costs at most
 _ALONE_BLOCKS = 10  # of one arm with several requests at a time
 _COMPARED_BLOCKS = 20  # of each arm: a difference of 3 % is found with far fewer
-_COMPARED_FEWEST = 5  # with fewer pairs there is no interval
-_WAVES = 4  # times that a block fills its concurrency; its beginning and end are the same for all arms
+_COMPARED_FEWEST = 8  # with fewer pairs no difference in four metrics is certain, however large
+_WAVES = 5  # times that a block fills its concurrency; its beginning and end are the same for all arms
 _ALONE_WAVES = 20  # the same without arms to compare, so that beginning and end weigh little
 _OPEN_REQUESTS = 20  # in a block of an open loop: queues need time to build up
 
@@ -49,8 +49,8 @@ def blocks(plan: Plan) -> list[Block]:
     The number of blocks per arm and level is ``plan.blocks`` (never more than requests), by itself:
 
     - 2 arms or more, a closed loop one at a time: 20, or one for every request.
-    - 2 arms or more otherwise: as many as have 4 x concurrency requests each (an open loop: 20), 20 at most. Fewer
-      than 5 pairs say nothing, so that it is 5 smaller ones before it is fewer.
+    - 2 arms or more otherwise: as many as have 5 x concurrency requests each (an open loop: 20), 20 at most. Fewer
+      than 8 pairs say nothing for certain, so that it is 8 smaller ones before it is fewer.
     - 1 arm, one at a time: of 10 requests each, that is the most a restart repeats; from 10,000 requests on 1000.
     - 1 arm, several at a time: up to 10 of at least 20 x concurrency requests. All at once is how a block begins, and
       its last requests have the server to themselves: with fewer these moments would make TTFT and throughput.

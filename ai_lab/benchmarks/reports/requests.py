@@ -19,23 +19,9 @@ def between_ms(start_ns: int | None, end_ns: int | None) -> float | None:
     return None if start_ns is None or end_ns is None else (end_ns - start_ns) * _MS
 
 
-def later_tokens(record: Record) -> int:
-    """Return how many tokens arrived after the first read that had any, as the definition of tpot counts them."""
-    stamps = record.chunk_ns
-    in_first_read = 1
-    while in_first_read < len(stamps) and stamps[in_first_read] == stamps[0]:
-        in_first_read += 1
-    if record.chunk_tokens:
-        return sum(record.chunk_tokens[in_first_read:])
-    total = record.completion_tokens or 0
-    if record.finish_reason == "stop" and len(stamps) == total - 1:
-        total -= 1  # the token that ended the answer had no text and never arrived
-    return total - in_first_read
-
-
 def tpot_ms(record: Record) -> float | None:
     """Return the time per output token: (last - first) / (tokens - tokens of the first read); None without one."""
-    whole, left = between_ms(record.first_token_ns, record.last_token_ns), later_tokens(record)
+    whole, left = between_ms(record.first_token_ns, record.last_token_ns), record.later_tokens()
     return whole / left if whole and whole > 0 and left > 0 else None
 
 
