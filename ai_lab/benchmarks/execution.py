@@ -21,7 +21,7 @@ from ai_lab.benchmarks.repository import BenchmarkRepository
 from ai_lab.benchmarks.schemas import Comparison, Progress, ReportBody, RunStatus
 from ai_lab.clock import now
 from ai_lab.database import Database
-from ai_lab.errors import BenchmarkFailed, DatabaseUnavailable, LabError
+from ai_lab.errors import BenchmarkFailed, DatabaseUnavailable, InvalidRequest, LabError
 from ai_lab.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -200,6 +200,7 @@ async def answer(place: Workplace, job: Job) -> Reported | Compared:
 
     Raises:
         BenchmarkFailed: it said nothing, or that it failed.
+        InvalidRequest: what was asked cannot be answered, such as a comparison of runs with nothing in common.
     """
     job.settings = settings_for_child(place.settings)
     words = ""
@@ -210,7 +211,8 @@ async def answer(place: Workplace, job: Job) -> Reported | Compared:
                     if isinstance(event, Reported | Compared):
                         return event
                     if isinstance(event, Failed):
-                        raise BenchmarkFailed(event.detail)
+                        kind = InvalidRequest if event.code == InvalidRequest.code else BenchmarkFailed
+                        raise kind(event.detail)
             words = await worker.last_words()
     except TimeoutError:
         words = f"no answer in {_ANALYSIS_SECONDS:g} s"

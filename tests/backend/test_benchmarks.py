@@ -148,6 +148,13 @@ async def test_a_lost_answer_starts_nothing_twice(client: httpx.AsyncClient, mod
     assert compared.status_code == 200
     assert {one["is_historical"] for one in compared.json()["comparisons"]} == {True}
 
+    two_at_a_time = plan(models, load={"mode": "closed", "requests": 2, "concurrency": [2]})
+    strange = (await client.post("/benchmarks", json=two_at_a_time)).json()["id"]
+    await ended(client, strange)
+    refused = await client.post("/benchmarks/compare", json={"runs": [runs[0]["id"], strange]})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert "no arm and level in common" in refused.json()["detail"]
+
 
 async def test_a_run_is_cancelled_and_gone_on_with(client: httpx.AsyncClient, models: CalibratedServer) -> None:
     run_id = (await client.post("/benchmarks", json=plan(models, 200, blocks=10))).json()["id"]
