@@ -134,7 +134,7 @@ async def test_a_target_that_ends_becomes_unknown_and_another_one_is_asked_for(h
 
 
 async def test_this_process_is_never_its_target() -> None:
-    with _sampling(lambda: [os.getppid()]) as sampler:
+    with _sampling(lambda: [os.getpid()]) as sampler:
         over = time.process_time() + 1.0
         while time.process_time() < over:
             sum(range(10_000))
