@@ -22,4 +22,4 @@ step ruff format --check .
 step ruff check .
 step mypy
 step lint-imports --no-cache  # a cache once hid a broken rule
-step python -m pytest -n 2 --dist loadfile "$@"
+step python -m pytest -n 3 --dist loadfile "$@"
