@@ -154,7 +154,7 @@ class Instrument(BaseModel):
     achieved_rate: float
     ttft_error_ms: Estimate  # client's stamp minus server's stamp, median
     stamp_error_p99_ms: float  # of all chunks
-    gap_error_ms: float  # 99th percentile of |gap seen - gap sent|
+    gap_error_ms: float  # what the 99th percentile of gaps is off: |that of gaps seen - that of gaps sent|
     cpu_us_per_chunk: float
     loop_lag_p99_ms: float
 

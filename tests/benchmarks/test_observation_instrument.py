@@ -51,7 +51,7 @@ async def test_a_second_of_calibrating_gives_sane_figures() -> None:
     assert error.low is not None
     assert error.high is not None
     assert error.low <= error.value <= error.high
-    assert 0 < instrument.gap_error_ms < 200
+    assert 0 <= instrument.gap_error_ms < 200
     assert error.value <= instrument.stamp_error_p99_ms < 200
     assert 1 < instrument.cpu_us_per_chunk < 5000
     assert not _servers(psutil.Process())

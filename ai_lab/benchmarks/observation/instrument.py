@@ -92,7 +92,7 @@ async def calibrate(seconds: float, streams: int, chunk_rate_per_stream: float) 
         # All streams are sent to at once, so that the errors of one round have a cause in common.
         ttft_error_ms=percentile_interval(late_ms[:, 0], 0.5, clusters=[one.index // streams for one in whole]),
         stamp_error_p99_ms=float(np.percentile(np.abs(late_ms), _P99)),
-        gap_error_ms=float(np.percentile(np.abs(np.diff(late_ms)), _P99)),
+        gap_error_ms=abs(_gap_p99_ms(seen) - _gap_p99_ms(sent)),
         cpu_us_per_chunk=_MICRO * cpu_seconds / seen.size,
         loop_lag_p99_ms=lag.take_p99_ms() or 0.0,
     )
@@ -159,6 +159,10 @@ def _stamps(records: list[Record], log: dict[str, list[int]]) -> tuple[_Stamps, 
     asked = np.array([record.dispatched_ns for record in records], dtype=np.int64)
     least, most = int(np.max(asked - read)), int(np.min(seen - sent))  # of our clock ahead of the server's
     return seen, sent if least <= 0 <= most else sent + (least + most) // 2
+
+
+def _gap_p99_ms(stamps: _Stamps) -> float:
+    return float(np.percentile(np.diff(stamps), _P99)) / _MILLI_NS
 
 
 def _prompt(record: Record) -> str:

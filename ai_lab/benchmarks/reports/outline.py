@@ -275,7 +275,7 @@ def _method(run: Run) -> str:
         if report.instrument:
             error = estimate_text(report.instrument.ttft_error_ms, "ms", with_reason=False)
             gap = plain_value(report.instrument.gap_error_ms, "ms")
-            parts.append(f"instrument error {error} at the first token, {gap} in gaps (p99)")
+            parts.append(f"instrument error {error} at the first token, {gap} at the p99 of gaps")
         parts.append(f"definitions version {report.definition_version}")
     return "; ".join(parts) + "."
 
