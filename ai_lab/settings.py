@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ from ai_lab.errors import InvalidSettings
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 _PREFIX = "AI_LAB_"
+#: Names of the environment that may hold a secret.
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DATABASE_URL|^AI_LAB_|^PG", re.IGNORECASE)
 
 
 class ServerEntry(BaseModel):
@@ -201,6 +204,11 @@ class Settings(BaseSettings):
         """Return ``path`` made absolute; a relative one starts at the folder of ``.env``."""
         path = path.expanduser()
         return path if path.is_absolute() else (self._env_folder / path).resolve()
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return the environment for a process that runs foreign files or talks to foreign servers: it needs no secret."""
+    return {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
 
 
 def setting_names() -> dict[str, str]:

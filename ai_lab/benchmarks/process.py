@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,13 +20,12 @@ import psutil
 from ai_lab.benchmarks.events import Event, decode
 from ai_lab.benchmarks.job import CANCEL, Job, job_lines
 from ai_lab.errors import BenchmarkFailed
+from ai_lab.settings import environment_without_secrets
 
 _log = logging.getLogger(__name__)
 
 _COMMAND = (sys.executable, "-m", "ai_lab.benchmarks.worker")
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)
-#: As for the engine: the process talks to servers from anywhere and gets what it needs on its standard input.
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DATABASE_URL|^AI_LAB_|^PG", re.IGNORECASE)
 #: Between ``cancel`` and the end by force: the analysis of what was measured takes its time.
 CANCEL_SECONDS = 15.0
 #: Between the end of its input and the end by force, when nobody waits for a report any more.
@@ -216,7 +214,7 @@ class WorkerProcess:
 
 
 def _environment() -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    environment = environment_without_secrets()
     if _ROOT not in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:  # a checkout
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [_ROOT, environment.get("PYTHONPATH")]))
     environment["PYTHONSAFEPATH"] = "1"  # what lies in the current folder must not be taken for a library

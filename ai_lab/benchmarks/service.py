@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from ai_lab.benchmarks.archive import Archive, found, plan_of, report_of, run_of
+from ai_lab.benchmarks.archive import Archive, found, plan_of, run_of
+from ai_lab.benchmarks.comparing import comparison_job
 from ai_lab.benchmarks.events import packed_json
 from ai_lab.benchmarks.execution import Workplace, compared, insist
 from ai_lab.benchmarks.intake import (
@@ -22,7 +23,7 @@ from ai_lab.benchmarks.intake import (
     title_of,
     with_keys,
 )
-from ai_lab.benchmarks.job import Job, StoredRun, without_keys
+from ai_lab.benchmarks.job import without_keys
 from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.queue import RunQueue
 from ai_lab.benchmarks.repository import BenchmarkRepository
@@ -34,7 +35,6 @@ from ai_lab.errors import (
     BenchmarkQueueFull,
     BenchmarkRunning,
     IdempotencyKeyReused,
-    InvalidRequest,
     LabError,
     ServerStopping,
 )
@@ -49,8 +49,6 @@ _MOST_RESUMED = 3
 _PATIENCE = timedelta(minutes=10)
 #: How long a run of this process may be known to the database alone before it counts as forgotten.
 _FORGOTTEN_AFTER = timedelta(minutes=1)
-_SIBLINGS = 20
-_RESUMABLE = ("cancelled", "interrupted", "failed")
 
 
 class Benchmarks(Archive):
@@ -239,20 +237,8 @@ class Benchmarks(Archive):
             BenchmarkNotFound: there is no such run.
             InvalidRequest: there are less than two, or one has no figures.
         """
-        if len(set(run_ids)) < 2 or len(set(run_ids)) < len(run_ids):  # noqa: PLR2004 - a pair
-            raise InvalidRequest("Name two or more different runs; the first is what the others are compared with.")
         async with self._comparing:
-            rows = [await self._row(run_id) for run_id in run_ids]
-            runs = [await self._with_report(row) for row in rows]
-            often = Counter(row["identity"] for row in rows)
-            siblings = []
-            for identity, count in often.items():
-                # Where equal runs are compared, whether they differ is the question, and no part of the noise.
-                compared_too = run_ids if count > 1 else ()
-                async with self._database.reading() as db:
-                    equal = await BenchmarkRepository(db).reports_like(identity, _SIBLINGS, leave_out=compared_too)
-                siblings.append([await asyncio.to_thread(report_of, one) for one in equal])
-            return await compared(self._place, Job("compare", runs[0], others=runs[1:], siblings=siblings))
+            return await compared(self._place, await comparison_job(self._database, run_ids))
 
     async def adopt_orphans(self) -> int:
         """Take over runs whose server processes are gone, and go on with them or end them; returns how many.
@@ -272,7 +258,7 @@ class Benchmarks(Archive):
         self._adopting |= {row["id"] for row in rows}
         for row in rows:
             task = self._queue.spawn(self._adopt(row))
-            task.add_done_callback(lambda _, run_id=row["id"]: self._adopting.discard(run_id))  # type: ignore[misc]
+            task.add_done_callback(partial(self._adopted, row["id"]))
         return len(rows)
 
     async def close(self) -> None:
@@ -284,13 +270,6 @@ class Benchmarks(Archive):
         if not self._has_adopted:
             await self.adopt_orphans()
         return set(self._adopting)
-
-    async def _with_report(self, row: dict[str, Any]) -> StoredRun:
-        async with self._database.reading() as db:
-            report = await BenchmarkRepository(db).document(row["id"], "report")
-        if row["status"] not in ENDED or report is None:
-            raise InvalidRequest(f"Run {row['id']!r} has no figures ({row['status']}). Wait for it, or leave it out.")
-        return StoredRun(row["id"], plan_of(row), report=await asyncio.to_thread(report_of, report))
 
     async def _store(self, values: dict[str, Any], plan: bytes, prepared: Prepared) -> bool:
         async with self._database.transaction() as db:
@@ -314,6 +293,9 @@ class Benchmarks(Archive):
         if has_report_to_come:
             self._queue.end_early(run_id, plan_of(row), "cancelled", None, None)
         self._queue.cancel(run_id)
+
+    def _adopted(self, run_id: str, _task: asyncio.Task[None]) -> None:
+        self._adopting.discard(run_id)
 
     async def _adopt(self, row: dict[str, Any]) -> None:
         plan = plan_of(row)

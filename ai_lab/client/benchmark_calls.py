@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.reports.formats import ReportFormat
 from ai_lab.benchmarks.schemas import ENDED, HistoricalComparison, Progress, Run, RunPage
 from ai_lab.client.calls import Call, once, place
-from ai_lab.client.problems import error_of
+from ai_lab.client.events import Reader
 from ai_lab.errors import AnswerLost
 
 _RUN = Run.model_validate_json
@@ -66,34 +65,8 @@ def events(run_id: str) -> Call[Run]:
     return Call("GET", place("benchmarks", run_id, "events"), _RUN)
 
 
-class RunEvents:
-    """Reads the events of a run line by line. ``has_begun`` once the server has sent anything."""
-
-    def __init__(self) -> None:
-        self.has_begun = False
-        self._has_ended = False
-        self._name = ""
-        self._data = b""
-
-    def read(self, line: bytes) -> Progress | Run | None:
-        """Return what the line completes, if it does; raises the error that the server reports."""
-        self.has_begun = True
-        name, _, value = line.rstrip(b"\r").partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"event":
-            self._name = value.decode()
-        elif name == b"data":
-            self._data += value
-        elif line.strip() == b"":
-            name_of, data = self._name, self._data
-            self._name, self._data = "", b""
-            return self._event(name_of, data)
-        return None
-
-    def end(self) -> None:
-        """See that the run came to its end."""
-        if not self._has_ended:
-            raise self.broken()
+class RunEvents(Reader[Progress | Run]):
+    """Reads how a run goes on."""
 
     def broken(self) -> AnswerLost:
         """Return what to raise when the stream breaks off."""
@@ -104,10 +77,8 @@ class RunEvents:
             return Progress.model_validate_json(data)
         if name == "benchmark.done":
             run = _RUN(data)
-            self._has_ended = run.status in ENDED
+            self.has_ended = run.status in ENDED
             return run
-        if name == "error":
-            raise error_of(int(json.loads(data)["status"]), data)
         return None
 
 

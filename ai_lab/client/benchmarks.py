@@ -16,7 +16,7 @@ from ai_lab.client import benchmark_calls as calls
 from ai_lab.errors import AnswerLost, ServerUnreachable
 
 if TYPE_CHECKING:
-    from ai_lab.client.connection import AsyncConnection, Connection, Reader
+    from ai_lab.client.connection import AsyncConnection, Connection
 
 #: A run goes on after a restart of the server; whoever watches it looks again this often.
 _LOOKS, _LOOK_SECONDS = 30, 1.0
@@ -44,9 +44,8 @@ class BenchmarkClient:
         """Yield how a run goes on, in the end the run; leaving does not stop it."""
         looks = 0
         while True:
-            reader: Reader[Progress | Run] = calls.RunEvents()
             try:
-                for change in self._connection.events(calls.events(run_id), reader):
+                for change in self._connection.events(calls.events(run_id), calls.RunEvents()):
                     looks = 0
                     yield change
             except (AnswerLost, ServerUnreachable):
@@ -114,9 +113,8 @@ class AsyncBenchmarkClient:
         """Yield how a run goes on, in the end the run; leaving does not stop it."""
         looks = 0
         while True:
-            reader: Reader[Progress | Run] = calls.RunEvents()
             try:
-                async for change in self._connection.events(calls.events(run_id), reader):
+                async for change in self._connection.events(calls.events(run_id), calls.RunEvents()):
                     looks = 0
                     yield change
             except (AnswerLost, ServerUnreachable):

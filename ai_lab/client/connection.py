@@ -5,36 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
 from ai_lab.client.calls import Call
+from ai_lab.client.events import Reader
 from ai_lab.client.problems import error_of
 from ai_lab.errors import AnswerLost, ServerUnreachable, TurnInProgress
 from ai_lab.providers.http_client import LineSplitter, client_options
 from ai_lab.settings import check_base_url
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 _LINE_LIMIT_BYTES = 256 * 1024 * 1024  # the last event holds the whole answer
 _LONGEST_WAITS = 5
 _Failure = httpx.HTTPError | TurnInProgress
-
-
-class Reader(Protocol[T_co]):
-    """Makes something of the lines of a stream. ``has_begun`` once the server has sent anything."""
-
-    has_begun: bool
-
-    def read(self, line: bytes) -> T_co | None:
-        """Return what the line completes, if it does; raises the error that the server reports."""
-
-    def end(self) -> None:
-        """See that the stream came to its end."""
-
-    def broken(self) -> AnswerLost:
-        """Return what to raise when the stream breaks off."""
 
 
 class Attempts:
@@ -89,7 +74,7 @@ class Connection:
             except (httpx.HTTPError, TurnInProgress) as failure:
                 time.sleep(attempts.pause_seconds(failure))
 
-    def events(self, call: Call[Any], reader: Reader[T_co]) -> Generator[T_co, None, None]:
+    def events(self, call: Call[Any], reader: Reader[T]) -> Generator[T, None, None]:
         """Yield what the reader makes of a stream; closing it closes the connection, which the server sees."""
         attempts = Attempts(self._url)
         while True:
@@ -133,7 +118,7 @@ class AsyncConnection:
             except (httpx.HTTPError, TurnInProgress) as failure:
                 await asyncio.sleep(attempts.pause_seconds(failure))
 
-    async def events(self, call: Call[Any], reader: Reader[T_co]) -> AsyncGenerator[T_co, None]:
+    async def events(self, call: Call[Any], reader: Reader[T]) -> AsyncGenerator[T, None]:
         """Yield what the reader makes of a stream; closing it closes the connection, which the server sees."""
         attempts = Attempts(self._url)
         while True:

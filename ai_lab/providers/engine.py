@@ -18,6 +18,7 @@ from typing import Any
 
 from ai_lab.errors import EngineError, ModelDamaged, OutOfMemory
 from ai_lab.providers.model_files import ModelFile
+from ai_lab.settings import environment_without_secrets
 
 _log = logging.getLogger(__name__)
 
@@ -26,8 +27,6 @@ _LIBRARY = "xllamacpp"
 _LOG_LINES_KEPT = 50
 _STOP_SECONDS = 5.0
 _SIGKILL = 9  # Windows has no signal of this name
-#: Names of the environment that may hold a secret; code that parses model files from anywhere gets none.
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DATABASE_URL|^AI_LAB_|^PG", re.IGNORECASE)
 #: How long a thread of the engine spins before it sleeps. OpenMP's own count is so high that a token takes several
 #: times as long where something else wants a core as well; this one costs nothing on a quiet machine.
 _SPIN_COUNT = "1000"
@@ -206,7 +205,7 @@ class Engine:
 
 
 def _environment(cuda_visible_devices: str | None) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    environment = environment_without_secrets()
     environment.setdefault("GOMP_SPINCOUNT", _SPIN_COUNT)
     if cuda_visible_devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = cuda_visible_devices

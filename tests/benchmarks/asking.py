@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -11,7 +13,22 @@ from ai_lab.benchmarks.plan import Arm
 from ai_lab.benchmarks.records import Record
 from ai_lab.benchmarks.targets import Address, Question, Target, open_target
 from ai_lab.settings import Settings
-from tests.fakes.http_server import Reply
+from tests.fakes.http_server import Reply, json_reply
+
+NS_PER_MS = 1_000_000
+
+
+def gaps_ms(stamps: Any) -> list[float]:
+    return [(later - earlier) / NS_PER_MS for earlier, later in itertools.pairwise(stamps)]
+
+
+def escaped(text: str) -> bytes:
+    r"""Return a piece whose text is spelled in ASCII, which can hold half of a pair."""
+    return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
+
+
+def owned_by(owner: str) -> Reply:
+    return json_reply({"data": [{"id": "tiny", "owned_by": owner}]})
 
 
 @asynccontextmanager

@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import json
 import socket
 import threading
 import time
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
 from ai_lab.benchmarks.targets import Address, Question
 from ai_lab.benchmarks.targets.connection import Connections
 from ai_lab.errors import ProviderAuthFailed, ProviderError, ProviderUnavailable
-from tests.benchmarks.asking import ask, empty_record, opened, until, written
+from tests.benchmarks.asking import NS_PER_MS, ask, empty_record, gaps_ms, opened, until, written
 from tests.fakes.http_server import FakeServer, ReceivedRequest, Reply, json_reply
 from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, stream_reply, text_reply, usage
 
-NS_PER_MS = 1_000_000
 KEY = "sk-test-0123456789abcdef"
 MODELS = "/v1/models"
-
-
-def gaps_ms(stamps: Any) -> list[float]:
-    return [(later - earlier) / NS_PER_MS for earlier, later in itertools.pairwise(stamps)]
-
-
-def escaped(text: str) -> bytes:
-    r"""Return a piece whose text is spelled in ASCII, which can hold half of a pair."""
-    return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
-
-
-def owned_by(owner: str) -> Reply:
-    return json_reply({"data": [{"id": "tiny", "owned_by": owner}]})
 
 
 async def test_a_stamp_is_of_the_read_and_not_of_the_moment_somebody_looked() -> None:

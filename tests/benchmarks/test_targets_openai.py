@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
-from typing import Any
 
 import pytest
 
 from ai_lab.benchmarks.targets import Question
 from ai_lab.errors import ModelNotFound, ProviderAuthFailed
-from tests.benchmarks.asking import ask, opened, stamps_in_order, written
+from tests.benchmarks.asking import NS_PER_MS, ask, escaped, gaps_ms, opened, owned_by, stamps_in_order, written
 from tests.fakes.http_server import ReceivedRequest, Reply, json_reply
 from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, event, stream_reply, text_reply, usage
 
-NS_PER_MS = 1_000_000
 KEY = "sk-test-0123456789abcdef"
 MODELS = "/v1/models"
-
-
-def gaps_ms(stamps: Any) -> list[float]:
-    return [(later - earlier) / NS_PER_MS for earlier, later in itertools.pairwise(stamps)]
-
-
-def escaped(text: str) -> bytes:
-    r"""Return a piece whose text is spelled in ASCII, which can hold half of a pair."""
-    return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
-
-
-def owned_by(owner: str) -> Reply:
-    return json_reply({"data": [{"id": "tiny", "owned_by": owner}]})
 
 
 async def test_a_whole_answer_is_recorded_with_all_its_stamps() -> None:
