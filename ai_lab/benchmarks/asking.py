@@ -54,7 +54,7 @@ def plan_for(
             50 per rate.
         concurrency: requests at a time, or several such numbers for a sweep.
         rate: requests per second that are sent whether the server keeps up or not, or several such rates.
-        arrivals: with ``rate``: poisson (the default), constant or gamma.
+        arrivals: with ``rate``: poisson (the default) or constant; gamma is for plans, which say its burstiness.
         search: look for the highest rate that keeps ``slo``.
         slo: ``{"ttft_ms": 500, "tpot_ms": 50, "e2e_ms": …, "share": 0.95}``.
         prompt: your own text or texts, with a number in front unless ``prompts`` says otherwise.
@@ -75,14 +75,21 @@ def plan_for(
     if prompt is not None or prompt_tokens is not None:
         texts = [prompt] if isinstance(prompt, str) else prompt
         values["prompts"] = {**values.get("prompts", {}), **_given(texts=texts, tokens=prompt_tokens)}
+    if arrivals is not None and (rate is None or search):
+        raise InvalidRequest("arrivals go with rate; a search has Poisson arrivals.")
+    if concurrency is not None and (rate is not None or search):
+        raise InvalidRequest("concurrency is for closed loops, rate and search are for open ones; give one of them.")
+    if "load" in values and (search or any(one is not None for one in (iterations, concurrency, rate))):
+        raise InvalidRequest("load says all of iterations, concurrency, rate and search; leave those out.")
     if search:
-        start = rate if isinstance(rate, int | float) else None
+        rates = _list(rate) or []
+        if len(rates) > 1:
+            raise InvalidRequest("A search begins at one rate; give one.")
+        start = rates[0] if rates else None
         values["load"] = _given(mode="goodput", requests=iterations, slo=slo, start_rate=start)
     else:
         values |= _given(slo=slo)
         if rate is not None:
-            if concurrency is not None:
-                raise InvalidRequest("concurrency is for closed loops and rate for open ones; give one of them.")
             values["load"] = _given(mode="open", requests=iterations, rates=_list(rate), arrivals=arrivals)
         elif iterations is not None or concurrency is not None or len(models) > 1:
             levels = _list(concurrency)

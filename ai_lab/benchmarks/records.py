@@ -1,7 +1,8 @@
 """The raw record of one request, as it was seen at the socket. Everything a benchmark says is computed from these.
 
 All stamps are ``time.perf_counter_ns()`` of the measuring process: monotonic, and on one clock with the samples of the
-machine. A stamp is taken right after the read from the socket, before anything is parsed.
+machine. A stamp is taken right after the read from the socket, before anything is parsed; of a provider in Python,
+which has its own connection, where it hands a piece over.
 """
 
 from __future__ import annotations
@@ -165,4 +166,3 @@ class BlockDone:
     gc_pause_ms: float
     loop_lag_p99_ms: float | None
     offered_rate: float | None = None  # open loop: requests per second that were intended
-    extra: dict[str, Any] = field(default_factory=dict)

@@ -52,6 +52,10 @@ KeyFrom = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Environment variable with the API key of --target. It is never stored."),
 ]
+KeyAgain = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Environment variable with the API key, given to every model that has a url."),
+]
 Iterations = Annotated[
     int | None, typer.Option("--iterations", "-n", metavar="N", help="Requests per arm and level. Default: 10 or more.")
 ]
@@ -61,11 +65,11 @@ Concurrency = Annotated[
 Rate = Annotated[
     str | None, typer.Option(metavar="R[,R...]", help="Requests per second, sent whether the server keeps up or not.")
 ]
-Arrivals = Annotated[str | None, typer.Option(metavar="KIND", help="With --rate: poisson (default), constant, gamma.")]
+Arrivals = Annotated[str | None, typer.Option(metavar="KIND", help="With --rate: poisson (default) or constant.")]
 Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="Your own prompt.")]
 PromptsFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Your own prompts: a text per line, or JSON lines with a field prompt."),
+    typer.Option(metavar="FILE", help="Your own prompts: a text per line, or JSON lines with a field prompt or text."),
 ]
 PromptMode = Annotated[
     str | None,
@@ -232,7 +236,7 @@ def report(
 def rerun(
     run_id: RunId,
     *,
-    api_key_from: KeyFrom = None,
+    api_key_from: KeyAgain = None,
     url: Server = None,
     format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,
@@ -245,7 +249,7 @@ def rerun(
 def resume(
     run_id: RunId,
     *,
-    api_key_from: KeyFrom = None,
+    api_key_from: KeyAgain = None,
     url: Server = None,
     format: Format = None,  # noqa: A002 - the option's name
     output: Output = None,

@@ -55,8 +55,6 @@ def plan_of(given: dict[str, Any]) -> Plan:
         "title": given.get("title"),
         "equivalence_margin": share_of("--margin", given.get("margin")),
     }
-    if fields["search"] and fields["rate"]:
-        fields["rate"] = fields["rate"][0]
     if fields["search"] and not fields["slo"]:
         raise InvalidRequest("--search needs what is to be kept: --slo ttft=500,tpot=50")
     asked = {name: value for name, value in fields.items() if value is not None}

@@ -82,7 +82,7 @@ def draw_list(runs: Iterable[Run], width: int | None) -> RenderableType:
 def _ways_on(run: Run) -> Iterator[Text]:
     compared = run.report.comparisons if run.report else []
     if needed := [one.n_blocks + one.blocks_needed for one in compared if one.blocks_needed]:
-        yield Text(f"To tell more, ask for more: --blocks {min(needed)} --iterations {min(needed)}", "dim")
+        yield Text(f"To tell more: ai-lab bench compare … --blocks {min(needed)} --iterations {min(needed)}", "dim")
     if run.status in {"queued", "running"}:
         yield Text(f"It goes on. Stop it: ai-lab bench cancel {run.id}", "dim")
         return

@@ -42,7 +42,7 @@ class AsyncLabClient:
         from ai_lab.client.connection import AsyncConnection  # noqa: PLC0415 - 0.3 s, only where a client is made
 
         self._connection = AsyncConnection(base_url, timeout_seconds)
-        self._url = base_url
+        self._url, self._timeout_seconds = base_url, timeout_seconds
         #: Runs on the server: start, watch, cancel, compare, report.
         self.benchmarks = AsyncBenchmarkClient(self._connection)
 
@@ -166,7 +166,7 @@ class AsyncLabClient:
             fields: iterations, concurrency, rate, prompt, …: see ``ai_lab.benchmarks.asking.plan_for``.
         """
         plan = plan or plan_for(*models, **fields)
-        return await measured(self.benchmarks, plan, place_of(self._url), progress=progress)
+        return await measured(self.benchmarks, plan, place_of(self._url, self._timeout_seconds), progress=progress)
 
     # -- conversations -------------------------------------------------------------------------------------------
 
@@ -294,12 +294,12 @@ class AsyncAnswerStream:
         await self.close()
 
 
-def place_of(server: str) -> Place:
-    """Return where the server at this address measures."""
+def place_of(server: str, timeout_seconds: float = 600) -> Place:
+    """Return where the server at this address measures; ``timeout_seconds`` as for the client."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Door]:
-        async with AsyncLabClient(server) as client:
+        async with AsyncLabClient(server, timeout_seconds=timeout_seconds) as client:
             yield client.benchmarks
 
     return Place(opened, server)

@@ -9,7 +9,7 @@ from ai_lab.benchmarks.reports.formats import ReportFormat
 from ai_lab.benchmarks.schemas import ENDED, HistoricalComparison, Progress, Run, RunPage
 from ai_lab.client.calls import Call, once, place
 from ai_lab.client.events import Reader
-from ai_lab.errors import AnswerLost
+from ai_lab.errors import AnswerLost, BenchmarkNotFound
 
 _RUN = Run.model_validate_json
 
@@ -46,7 +46,8 @@ def rerun(run_id: str, api_keys: Mapping[str, str] | None) -> Call[Run]:
 
 def delete(run_id: str) -> Call[None]:
     """Delete a run."""
-    return Call("DELETE", place("benchmarks", run_id), lambda _: None, headers=once())
+    path = place("benchmarks", run_id)
+    return Call("DELETE", path, lambda _: None, headers=once(), settled_by=BenchmarkNotFound)
 
 
 def compare(run_ids: Sequence[str]) -> Call[HistoricalComparison]:

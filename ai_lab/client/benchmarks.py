@@ -13,7 +13,7 @@ from ai_lab.benchmarks.reports.formats import ReportFormat
 from ai_lab.benchmarks.reports.raw import read_jsonl
 from ai_lab.benchmarks.schemas import HistoricalComparison, Progress, Run, RunPage
 from ai_lab.client import benchmark_calls as calls
-from ai_lab.errors import AnswerLost, ServerUnreachable
+from ai_lab.errors import ServerStopping, ServerUnreachable
 
 if TYPE_CHECKING:
     from ai_lab.client.connection import AsyncConnection, Connection
@@ -48,7 +48,7 @@ class BenchmarkClient:
                 for change in self._connection.events(calls.events(run_id), calls.RunEvents()):
                     looks = 0
                     yield change
-            except (AnswerLost, ServerUnreachable):
+            except (ServerStopping, ServerUnreachable):
                 looks += 1
                 if looks > _LOOKS:
                     raise
@@ -117,7 +117,7 @@ class AsyncBenchmarkClient:
                 async for change in self._connection.events(calls.events(run_id), calls.RunEvents()):
                     looks = 0
                     yield change
-            except (AnswerLost, ServerUnreachable):
+            except (ServerStopping, ServerUnreachable):
                 looks += 1
                 if looks > _LOOKS:
                     raise

@@ -41,7 +41,7 @@ class LabClient:
         from ai_lab.client.connection import Connection  # noqa: PLC0415 - 0.3 s, only where a client is made
 
         self._connection = Connection(base_url, timeout_seconds)
-        self._url = base_url
+        self._url, self._timeout_seconds = base_url, timeout_seconds
         #: Runs on the server: start, watch, cancel, compare, report.
         self.benchmarks = BenchmarkClient(self._connection)
 
@@ -165,7 +165,7 @@ class LabClient:
         from ai_lab.client.async_lab_client import AsyncLabClient  # noqa: PLC0415 - only where it is used
 
         async def measure() -> BenchmarkResult:
-            async with AsyncLabClient(self._url) as client:
+            async with AsyncLabClient(self._url, timeout_seconds=self._timeout_seconds) as client:
                 return await client.benchmark(*models, plan=plan, progress=progress, **fields)
 
         return in_own_loop(measure)

@@ -1,5 +1,7 @@
 """Plans in few words."""
 
+from typing import Any
+
 import pytest
 
 from ai_lab.benchmarks.asking import plan_for
@@ -32,3 +34,19 @@ def test_what_is_wrong_is_said_in_the_words_that_were_used() -> None:
         plan_for("a", {"model": "b", "engine": {"threads": 0}})
     with pytest.raises(InvalidRequest, match=r"^slo: Field required$"):
         plan_for(search=True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"arrivals": "constant"},
+        {"search": True, "slo": {"e2e_ms": 9}, "arrivals": "constant", "rate": 1},
+        {"search": True, "slo": {"e2e_ms": 9}, "concurrency": 2},
+        {"search": True, "slo": {"e2e_ms": 9}, "rate": [1, 2]},
+        {"iterations": 3, "load": {"mode": "closed", "requests": 7}},
+        {"rate": 3, "load": {"mode": "closed", "requests": 7}},
+    ],
+)
+def test_what_contradicts_is_refused_and_not_dropped(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        plan_for("echo/echo", **fields)

@@ -5,8 +5,8 @@ from math import log
 import numpy as np
 import pytest
 
-from ai_lab.benchmarks.analysis.comparison import Question, compare_blocks, is_slower_than
-from ai_lab.benchmarks.analysis.verdicts import verdict_of
+from ai_lab.benchmarks.analysis.comparison import Question, compare_blocks
+from ai_lab.benchmarks.analysis.verdicts import is_slower_than, verdict_of
 from ai_lab.benchmarks.schemas import Comparison
 
 

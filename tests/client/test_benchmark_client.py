@@ -1,5 +1,6 @@
 """Benchmarks through both clients, on a real server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from ai_lab.benchmarks import Plan, Run
 from ai_lab.benchmarks.asking import plan_for
 from ai_lab.benchmarks.schemas import Progress
-from ai_lab.client import AsyncLabClient, LabClient
+from ai_lab.client import AsyncLabClient, LabClient, benchmark_calls
 from ai_lab.errors import BenchmarkNotFound, BenchmarkRunning, InvalidRequest, ModelNotFound, ServerUnreachable
 from tests.server import ServerProcess, free_port
 
@@ -119,3 +120,17 @@ async def test_what_is_wrong_is_raised(client: Client) -> None:
     nowhere = type(client)(f"http://127.0.0.1:{free_port()}")
     with pytest.raises(ServerUnreachable):
         await got(nowhere.benchmark("echo/echo", **_QUICK))
+
+
+async def test_who_waits_is_not_told_of_a_restart(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server, LabClient(server.url) as client:
+        run = client.benchmarks.start(quick(rate=2, iterations=14))
+        waiting = asyncio.create_task(asyncio.to_thread(client.benchmarks.wait, run.id))
+        await asyncio.sleep(3)
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        assert (await waiting).status == "complete"
+
+
+def test_what_was_deleted_by_a_lost_call_is_no_error() -> None:
+    assert benchmark_calls.delete("x").settled_by is BenchmarkNotFound

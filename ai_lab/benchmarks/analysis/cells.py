@@ -83,7 +83,7 @@ def clusters_of(cell: CellData, records: list[Record]) -> Ints | None:
 
     One request at a time depends on no other. Requests that overlap share the server: what is independent are then
     the blocks, where there are at least 5, else batches of neighbours in time (the method of batch means): 5 to 20 of
-    them, of 5 requests or more.
+    them, of 5 requests or more and whole rounds where there are enough for 5 such batches.
     """
     if not cell.is_overlapping:
         return None

@@ -21,10 +21,8 @@ from ai_lab.benchmarks.analysis.bootstrap import bootstrap_limits
 from ai_lab.benchmarks.analysis.intervals import FEWEST_CLUSTERS, Floats
 from ai_lab.benchmarks.analysis.permutation import holm, sign_flip_p
 from ai_lab.benchmarks.analysis.power import blocks_for, fewest_blocks
-from ai_lab.benchmarks.analysis.verdicts import is_slower_than, sentence_of, verdict_of
+from ai_lab.benchmarks.analysis.verdicts import sentence_of, verdict_of
 from ai_lab.benchmarks.schemas import Comparison, Estimate
-
-__all__ = ["Question", "compare_blocks", "compare_runs", "is_slower_than"]
 
 _FEWEST_FOR_BOOTSTRAP = 30
 

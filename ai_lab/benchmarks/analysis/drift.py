@@ -59,8 +59,14 @@ def measure_drift(values: Floats) -> Drift:
     near = whole if points.size == n else _lag1(points - slope * np.arange(points.size))
     p_value = _p_value(points, score, near)
     is_alike = whole > LARGEST_AUTOCORRELATION and float(ndtr(-whole * sqrt(n))) < SIGNIFICANT_P
-    is_drifting = p_value < SIGNIFICANT_P and abs(percent) >= LARGEST_DRIFT_PERCENT
-    return Drift(percent, p_value, whole, not (is_alike or is_drifting))
+    return Drift(percent, p_value, whole, not (is_alike or is_drift(percent, p_value)))
+
+
+def is_drift(percent: float | None, p_value: float | None) -> bool:
+    """Return whether a change is large enough to matter and too certain to be chance; None of either is no drift."""
+    if percent is None or p_value is None:
+        return False
+    return p_value < SIGNIFICANT_P and abs(percent) >= LARGEST_DRIFT_PERCENT
 
 
 def warmup_count(values: Floats) -> int:

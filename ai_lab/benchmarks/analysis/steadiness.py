@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ai_lab.benchmarks.analysis.cells import CellData
-from ai_lab.benchmarks.analysis.drift import LARGEST_DRIFT_PERCENT, SIGNIFICANT_P, Drift, measure_drift, warmup_count
+from ai_lab.benchmarks.analysis.drift import Drift, is_drift, measure_drift, warmup_count
 from ai_lab.benchmarks.analysis.metrics import METRICS, is_open, values_of
 from ai_lab.benchmarks.plan import Plan
 from ai_lab.benchmarks.schemas import Stability
@@ -43,4 +43,4 @@ def _is_stable(drift: Drift, cell: CellData) -> bool | None:
     # or batches and allow for it, so that only a drift makes them unstable.
     if not cell.is_overlapping or drift.percent is None or drift.p_value is None:
         return drift.is_stable
-    return not (drift.p_value < SIGNIFICANT_P and abs(drift.percent) >= LARGEST_DRIFT_PERCENT)
+    return not is_drift(drift.percent, drift.p_value)

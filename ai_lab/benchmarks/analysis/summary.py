@@ -189,15 +189,15 @@ def _finite(value: float | None) -> float | None:
 def _described(
     metric: Metric, values: Floats, clusters: Ints | None, shares: dict[str, float], plan: Plan
 ) -> MetricResult:
-    median, *percentiles = percentile_intervals(values, [0.5, *shares.values()], clusters=clusters)
+    percentiles = dict(zip(shares, percentile_intervals(values, list(shares.values()), clusters=clusters), strict=True))
     return MetricResult(
         name=metric.name,
         unit=metric.unit,
         n=values.size,
         n_clusters=values.size if clusters is None else int(np.unique(clusters).size),
         mean=mean_interval(values, clusters=_coarser(values.size, clusters), seed=plan.seed),
-        median=median,
-        percentiles=dict(zip(shares, percentiles, strict=True)),
+        median=percentiles["p50"],
+        percentiles=percentiles,
         min=float(values.min()),
         max=float(values.max()),
         standard_deviation=float(values.std(ddof=1)) if values.size > 1 else None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ai_lab.benchmarks.analysis.drift import LARGEST_AUTOCORRELATION, LARGEST_DRIFT_PERCENT, SIGNIFICANT_P
+from ai_lab.benchmarks.analysis.drift import LARGEST_AUTOCORRELATION, LARGEST_DRIFT_PERCENT, is_drift
 from ai_lab.benchmarks.analysis.evidence import Evidence, finding, median_of, total_of_cell, where
 from ai_lab.benchmarks.analysis.metrics import is_open
 from ai_lab.benchmarks.schemas import Cell, Reason, Stability
@@ -96,8 +96,7 @@ def check_stability(evidence: Evidence) -> Iterator[Reason]:
 
 def _instability(stability: Stability, result: Cell, spot: str, *, is_open: bool) -> Reason:
     change = abs(stability.drift_percent or 0.0)
-    is_certain = stability.drift_p_value is not None and stability.drift_p_value < SIGNIFICANT_P
-    if change < LARGEST_DRIFT_PERCENT or not is_certain:
+    if not is_drift(stability.drift_percent, stability.drift_p_value):
         return finding(
             "suspect",
             "unstable",

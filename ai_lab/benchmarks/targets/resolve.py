@@ -13,7 +13,7 @@ async def resolve(arm: Arm, providers: Providers, settings: Settings) -> Address
     """Return where ``arm`` is found; nothing is started, and a server that does not answer is no error yet.
 
     Raises:
-        InvalidRequest: engine options for something that is no embedded model.
+        InvalidRequest: engine options or an endpoint that the provider has not.
         ModelNotFound: no provider has the model; the text names the nearest ones.
     """
     if arm.url:
@@ -46,4 +46,6 @@ async def resolve(arm: Arm, providers: Providers, settings: Settings) -> Address
             api_key=server.api_key,
             endpoint=arm.endpoint,
         )
-    return Address(protocol="provider", provider=name, model=resolved.model, endpoint=arm.endpoint)
+    if arm.endpoint == "generate":
+        raise InvalidRequest(f"{name} has no other endpoint than chat. Leave endpoint out.", param="endpoint")
+    return Address(protocol="provider", provider=name, model=resolved.model)

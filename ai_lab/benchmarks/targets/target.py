@@ -76,7 +76,7 @@ class Target(Protocol):
         ...
 
     async def cold_load(self) -> float | None:
-        """Unload the model, see that it is gone, and load it; return the seconds that took. None: it cannot.
+        """Unload the model, see that it is gone, and load it; return the seconds that loading took. None: it cannot.
 
         Raises:
             LabError: the server did not do it.
