@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
@@ -114,11 +113,13 @@ async def test_beyond_capacity_latency_grows_from_the_intended_time(
     records = measured(result.records)
     service_ms, interval_ms = 50, 25
     scheduled = spans_ms(records, "intended_ns")
-    expected = [30 + at * (service_ms - interval_ms) for at in range(24)]
-    late = sorted(got - right for got, right in zip(scheduled, expected, strict=True))
-    assert -0.5 <= late[0] < 15
-    assert 0.9 <= (scheduled[-1] - scheduled[0]) / (23 * 25) <= 1.8  # a busy machine serves slower, never faster
-    assert all(later > earlier - 20 for earlier, later in itertools.pairwise(scheduled))
+    # In the order of serving: requests that a busy machine sends together may overtake each other on their way.
+    began_ns = records[0].intended_ns or 0
+    served = sorted(((one.first_token_ns or 0) - began_ns) / 1e6 for one in records)
+    assert -0.5 <= min(got - (30 + at * service_ms) for at, got in enumerate(served)) < 15
+    assert 0.95 <= (served[-1] - served[0]) / (23 * service_ms) <= 1.8  # a busy machine serves slower, never faster
+    waited = sum(scheduled) / 24
+    assert waited == pytest.approx(sum(served) / 24 - 11.5 * interval_ms, abs=0.1)
     metrics = result.cell.metrics
     assert metrics["ttft_sched"].max == pytest.approx(max(scheduled))
     stability = result.cell.stability
