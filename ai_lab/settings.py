@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 
 from ai_lab.errors import InvalidSettings
 
@@ -59,10 +59,25 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "ai-lab"
 
 
+def default_config_dir() -> Path:
+    """Return the folder where this system's programs keep a user's configuration."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming") / "ai-lab"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Preferences" / "ai-lab"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "ai-lab"
+
+
 def _setting(name: str, default: Any, description: str, **limits: Any) -> Any:
     return Field(default=default, validation_alias=name, description=description, **limits)
 
 
+def _as_list(value: Any) -> Any:
+    """Take texts that commas or white space separate for a list."""
+    return tuple(part for part in re.split(r"[,\s]+", value) if part) if isinstance(value, str) else value
+
+
+TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_list)]
 OptionalText = Annotated[str | None, BeforeValidator(_none_if_blank)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_none_if_blank)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_blank)]
@@ -156,11 +171,65 @@ class Settings(BaseSettings):
         "AI_LAB_REQUEST_TIMEOUT_SECONDS", 300, "Longest silence of a model before a request fails.", gt=0
     )
 
+    config_dir: OptionalPath = _setting(
+        "AI_LAB_CONFIG_DIR", None, "Where the vault's key and the tokens lie. Default: the user's configuration folder."
+    )
+    encryption_key_file: OptionalPath = _setting(
+        "ENCRYPTION_KEY_FILE", None, "File with the vault's root key; it wins over ENCRYPTION_KEY."
+    )
     encryption_key: OptionalSecret = _setting(
-        "ENCRYPTION_KEY", None, "Accepted from earlier installations; nothing reads it in this version."
+        "ENCRYPTION_KEY",
+        None,
+        "Root key of the vault: a Fernet key, 64 hex digits, or passphrase:…; default: a file in the folder above.",
+    )
+    encryption_key_previous: OptionalSecret = _setting(
+        "ENCRYPTION_KEY_PREVIOUS", None, "The root key before this one, while the vault moves from it to the new one."
+    )
+    keyring: bool = _setting(
+        "AI_LAB_KEYRING", False, "Keep the root key in the system's keyring; needs the extra ai-lab[keyring]."
+    )
+    allowed_addresses: TextList = _setting(
+        "AI_LAB_ALLOWED_ADDRESSES",
+        (),
+        "Hosts and networks of your own (10.0.0.5, 192.168.0.0/16, gpu.lan) that stored keys may be used with.",
+    )
+
+    require_token: bool = _setting(
+        "AI_LAB_REQUIRE_TOKEN", False, "Want a token on 127.0.0.1 too; any other address always wants one."
+    )
+    token: OptionalSecret = _setting(
+        "AI_LAB_TOKEN", None, "The token of clients and server. Default: a file in AI_LAB_CONFIG_DIR, made when needed."
+    )
+    token_file: OptionalPath = _setting("AI_LAB_TOKEN_FILE", None, "File with that token.")
+    metrics_token_file: OptionalPath = _setting(
+        "AI_LAB_METRICS_TOKEN_FILE", None, "File with a token that may only read metrics, for Prometheus."
+    )
+    allowed_hosts: TextList = _setting(
+        "AI_LAB_ALLOWED_HOSTS", (), "Further names that this server goes by (lab.example.org), separated by commas."
+    )
+    cors_origins: TextList = _setting(
+        "AI_LAB_CORS_ORIGINS", (), "Web pages of other addresses that may use the API (https://lab.example.org)."
+    )
+    trusted_proxies: TextList = _setting(
+        "AI_LAB_TRUSTED_PROXIES", (), "Addresses of reverse proxies whose X-Forwarded-For and -Proto are believed."
+    )
+    rate_limits: bool = _setting(
+        "AI_LAB_RATE_LIMITS", True, "Limit requests per client; turn off behind an API gateway that does it."
+    )
+    rate_limit_requests: str = _setting(
+        "AI_LAB_RATE_LIMIT_REQUESTS", "6000/minute", "Requests per client and endpoint."
+    )
+    rate_limit_model_calls: str = _setting(
+        "AI_LAB_RATE_LIMIT_MODEL_CALLS", "600/minute", "Requests per client that a model answers."
+    )
+    rate_limit_keys: str = _setting("AI_LAB_RATE_LIMIT_KEYS", "120/minute", "Changes and tests of API keys per client.")
+    rate_limit_failures: str = _setting("AI_LAB_RATE_LIMIT_FAILURES", "30/minute", "Wrong tokens per address.")
+    redis_url: OptionalSecret = _setting(
+        "REDIS_URL", None, "Count rate limits of several servers there; needs ai-lab[redis]. Default: the database."
     )
 
     _env_folder: Path = Path()
+    _env_values: dict[str, str | None] = {}
 
     @classmethod
     def load(cls, **overrides: Any) -> Settings:
@@ -184,11 +253,23 @@ class Settings(BaseSettings):
         except ValueError as error:  # pydantic-settings: a value that should be JSON is not
             raise InvalidSettings(f"{error}. AI_LAB_SERVERS must be JSON, see config_template.env.") from None
         settings._env_folder = folder if env_file.is_file() else Path.cwd()
+        if env_file.is_file():
+            source = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True)
+            settings._env_values = dict(source.env_vars)
         return settings
 
     def data_path(self) -> Path:
         """Return the absolute data directory (it may not exist yet)."""
         return self.absolute(self.data_dir) if self.data_dir else default_data_dir()
+
+    def config_path(self) -> Path:
+        """Return the absolute folder of keys and tokens (it may not exist yet); no backup of the data holds it."""
+        return self.absolute(self.config_dir) if self.config_dir else default_config_dir()
+
+    def named(self, name: str) -> str | None:
+        """Return what the environment or ``.env`` says under the name of another program, such as OPENAI_API_KEY."""
+        value = os.environ.get(name) or self._env_values.get(name) or ""
+        return value.strip() or None
 
     def models_path(self) -> Path:
         """Return the absolute folder of GGUF files (it may not exist yet)."""

@@ -65,10 +65,14 @@ class Database:
                 time_statements(engine.sync_engine, observe)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
         """Open one read-write transaction; it commits at the end of the block and rolls back on an error.
 
         Never wait for a model or the network inside: on SQLite every other writer waits meanwhile.
+
+        Args:
+            durable: what was committed survives a power cut too, and not only the end of this process; on Postgres
+                it always does.
 
         Raises:
             DatabaseBusy: no turn within ``WAIT_SECONDS``.
@@ -89,7 +93,9 @@ class Database:
             left = max(0.0, WAIT_SECONDS - (time.monotonic() - waited_from))
             async with timed(self._observe, "transaction"), _translated(), self._writer.connect() as db:
                 # The time spent in the queue counts, so that a long lock by another process ends in an answer.
-                db.sync_connection.info["wait_ms"] = round(left, 1) * 1000  # type: ignore[union-attr]  # connected
+                info: dict[str, Any] = db.sync_connection.info  # type: ignore[union-attr]  # connected
+                info["wait_ms"] = round(left, 1) * 1000
+                info["synchronous"] = "FULL" if durable else "NORMAL"
                 async with db.begin():
                     yield db
         finally:
@@ -189,7 +195,11 @@ def _sqlite_engine(url: URL, *, writes: bool, pooled: bool) -> AsyncEngine:
             return  # a checkpoint cannot run inside a transaction
         driver: Connection = connection.connection.driver_connection
         if writes:
-            driver.run_first(f"PRAGMA busy_timeout = {connection.info['wait_ms']:.0f}", "BEGIN IMMEDIATE")
+            driver.run_first(
+                f"PRAGMA busy_timeout = {connection.info['wait_ms']:.0f}",
+                f"PRAGMA synchronous = {connection.info['synchronous']}",
+                "BEGIN IMMEDIATE",
+            )
         else:
             driver.run_first("BEGIN")
 

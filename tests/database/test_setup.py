@@ -16,9 +16,11 @@ from ai_lab.database.command import main
 from ai_lab.database.setup import known_revisions, newest_revision, prepare_database
 from ai_lab.errors import DatabaseDamaged, DatabaseTooNew, DatabaseUnusable, DataDirUnusable, EarlierDatabase
 from ai_lab.importer import tables as _importer
+from ai_lab.rate_limits import tables as _rate_limits
 from ai_lab.telemetry import tables as _telemetry
+from ai_lab.vault import tables as _vault
 
-_DECLARED = (_agents, _benchmarks, _conversations, _importer, _telemetry, instances)
+_DECLARED = (_agents, _benchmarks, _conversations, _importer, _rate_limits, _telemetry, _vault, instances)
 _BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search"}
 
 

@@ -1,0 +1,1 @@
+"""Owns API keys: encrypted, bound to their service and address, tested, rotated, audited. Talks to no model."""
