@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,10 +23,14 @@ from ai_lab.database.setup import prepare_database
 from ai_lab.errors import AgentStateNotFound, InvalidRequest
 from ai_lab.settings import Settings
 from ai_lab.shapes import SessionId
+from ai_lab.vault.alone import opened_vault, stored_secret
+from ai_lab.vault.schemas import NewKey
+from ai_lab.vault.service import Vault
 
 __all__ = ["ConversationManagerDB", "DatabaseManager", "db_manager"]
 
 _SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
+_ACTOR = "script"
 
 
 @dataclass
@@ -91,6 +95,23 @@ class DatabaseManager:
         fields = state.model_dump(include={"message", "status", "feedback", "thought_process"})
         return fields | {"timestamp": state.created_at.isoformat()}
 
+    async def store_api_key(self, service_name: str, api_key: str) -> None:
+        """Store the key of a service in the vault of this database; ``ai_lab.api_keys`` can do more."""
+        with _explained():
+            new = NewKey(service_name=service_name, api_key=SecretStr(api_key))
+        async with self._vault() as vault:
+            await vault.add(new, actor=_ACTOR)
+
+    async def get_api_key(self, service_name: str) -> str | None:
+        """Return the key that a service is called with, or None."""
+        async with self._vault() as vault:
+            return await stored_secret(vault, service_name)
+
+    async def list_api_keys(self) -> list[str]:
+        """Return the services that have a usable key."""
+        async with self._vault() as vault:
+            return sorted({key.service_name for key in await vault.keys() if key.state == "active"})
+
     @asynccontextmanager
     async def SessionLocal(self) -> AsyncIterator[AsyncSession]:  # noqa: N802 - its name for earlier programs
         """Open one transaction; it commits at the end of the block and rolls back on an error."""
@@ -106,6 +127,12 @@ class DatabaseManager:
         with _explained():
             _SESSION_ID.validate_python(session_id)
         return Agents(await self._database())
+
+    @asynccontextmanager
+    async def _vault(self) -> AsyncIterator[Vault]:
+        settings = Settings.load(database_url=self._given)
+        async with opened_vault(settings, database=await self._database()) as vault:
+            yield vault
 
     async def _database(self) -> Database:
         """Return the running loop's own database: connections belong to the loop in which they were opened."""

@@ -21,7 +21,8 @@ from ai_lab.errors import DatabaseUnavailable
 from ai_lab.logging import SlowOperations
 from ai_lab.providers import Providers
 from ai_lab.settings import Settings
-from ai_lab.telemetry import Health, Instruments, Operations, Telemetry
+from ai_lab.telemetry import Health, Instruments, Operations, Telemetry, VaultReading
+from ai_lab.vault import Vault
 
 _RENEW_SECONDS = 15.0
 _CHECKPOINT_EVERY = 20  # renewals: five minutes
@@ -36,6 +37,7 @@ class Lab:
     settings: Settings
     database: Database
     setup: SetupReport
+    vault: Vault
     providers: Providers
     conversations: Conversations
     agents: Agents
@@ -71,7 +73,10 @@ class Lab:
                 instance_id = await instances.register(db)
             conversations = Conversations(database)
             await _close_orphans(database, conversations, instance_id)
-            providers = Providers(settings, observe=instruments.inference)
+            vault = await Vault.open(settings, database, observe=instruments.vault_operation)
+            closing.push_async_callback(vault.close)
+            instruments.vault(lambda: _reading(vault))
+            providers = Providers(settings, observe=instruments.inference, secrets=vault)
             closing.push_async_callback(providers.close)
             closing.push_async_callback(_leave, database, instance_id)
             telemetry = Telemetry(settings, database, operations, instruments, instance_id)
@@ -83,6 +88,7 @@ class Lab:
                 latest=telemetry.latest if telemetry.is_sampling else None,
                 behind_seconds=telemetry.behind_seconds,
                 interval_seconds=settings.metrics_interval_seconds,
+                vault=lambda: _state(vault),
             )
             closing.push_async_callback(telemetry.close)
             await telemetry.start(health)
@@ -98,6 +104,7 @@ class Lab:
                 settings=settings,
                 database=database,
                 setup=setup,
+                vault=vault,
                 providers=providers,
                 conversations=conversations,
                 agents=Agents(database),
@@ -109,6 +116,18 @@ class Lab:
                 slow=slow,
                 started_at=now(),
             )
+
+
+def _reading(vault: Vault) -> VaultReading:
+    """Return what metrics show of the vault."""
+    status = vault.status()
+    return VaultReading(vault.counts(), status.state == "sealed", None if status.state == "sealed" else vault.audit_head())
+
+
+def _state(vault: Vault) -> tuple[str, str | None, str | None]:
+    """Return what health shows of the vault."""
+    status = vault.status()
+    return status.root_key_source, status.reason, status.remedy
 
 
 async def _close_orphans(database: Database, conversations: Conversations, instance_id: str) -> None:

@@ -304,8 +304,9 @@ def _refuse_unknown_names(env_file: Path) -> None:
         given |= {name.upper() for name in DotEnvSettingsSource(Settings, env_file=env_file).env_vars}
     for name in sorted(given - known):
         if name.startswith(_PREFIX):
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]}?" if near else " See config_template.env for all names."
+            tails = {one.removeprefix(_PREFIX): one for one in known}  # the prefix alone makes all of them alike
+            near = difflib.get_close_matches(name.removeprefix(_PREFIX), tails, n=1)
+            hint = f" Did you mean {tails[near[0]]}?" if near else " See config_template.env for all names."
             raise InvalidSettings(f"Unknown setting {name}.{hint}")
 
 

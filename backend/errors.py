@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,12 +14,18 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
-from ai_lab.errors import LabError, MetricNotFound, ModelNotFound
+from ai_lab.errors import LabError, MetricNotFound, ModelNotFound, ServiceNotFound, Unauthorized
+from ai_lab.logging.redaction import redact_text
+from backend.security_headers import DEFAULT_HEADERS
 
 PROBLEM_TYPE = "application/problem+json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large", 415: "unsupported_media_type"}
 _SHOWN_ERRORS = 20
+_SHOWN_PATH = 200
+#: What our own fields are called; a key that was sent as a name is longer or has more digits.
+_FIELD = re.compile(r"[A-Za-z_-]{1,32}[0-9]{0,3}")
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +54,7 @@ def install(app: FastAPI) -> None:
 
 def problem_of(error: LabError, request_id: str) -> Problem:
     """Return the problem details of an error of ours."""
-    near = error.near_matches if isinstance(error, MetricNotFound | ModelNotFound) else None
+    near = error.near_matches if isinstance(error, MetricNotFound | ModelNotFound | ServiceNotFound) else None
     return Problem(
         title=error.title,
         status=error.status,
@@ -57,6 +64,13 @@ def problem_of(error: LabError, request_id: str) -> Problem:
         param=error.param,
         near_matches=near,
     )
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send, error: LabError | HTTPException) -> None:
+    """Answer a request (ASGI) with an error, for middleware: it stands outside of what catches the others."""
+    request = Request(scope)
+    response = await (_lab_error if isinstance(error, LabError) else _http_error)(request, error)
+    await response(scope, receive, send)
 
 
 def openai_error(problem: Problem) -> dict[str, Any]:
@@ -72,6 +86,8 @@ async def _lab_error(request: Request, error: Exception) -> JSONResponse:
     headers = {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="AI Lab"'
     if error.status >= 500:  # noqa: PLR2004 - class of a status
         logger.warning("request failed", extra={"code": error.code, "detail": error.detail})
     return _answer(request, problem_of(error, request.state.request_id), headers)
@@ -81,7 +97,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """Name each bad field and what is wrong with it, never what was sent: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     errors = [
-        {"field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]), "message": _sentence(item)}
+        {"field": ".".join(map(_shown, item["loc"][1:])) or _shown(item["loc"][0]), "message": _sentence(item)}
         for item in error.errors()[:_SHOWN_ERRORS]
     ]
     status = 400 if _is_openai(request) else 422
@@ -97,10 +113,17 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, problem)
 
 
+def _shown(part: int | str) -> str:
+    """Return a part of a field's path. Where names are free they were sent, and what looks like no name is left out."""
+    return str(part) if isinstance(part, int) or _FIELD.fullmatch(part) else "(unknown)"
+
+
 def _sentence(item: dict[str, Any]) -> str:
     """Return what is wrong, as people say it."""
     if item["type"] == "union_tag_not_found":
         return f"Say with {item['ctx']['discriminator']} which kind it is."
+    if item["type"] == "union_tag_invalid":  # the text would repeat what was sent
+        return f"Input should be one of: {item['ctx']['expected_tags']}"
     message: str = item["msg"]
     return message.removeprefix("Value error, ")
 
@@ -109,7 +132,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - as above
     detail = str(error.detail)
     if error.status_code == 404:  # noqa: PLR2004 - HTTP's own number
-        detail = f"There is no {request.url.path}. /docs lists what there is."
+        detail = f"There is no {redact_text(request.url.path, limit=_SHOWN_PATH)}. /docs lists what there is."
     headers = dict(error.headers or {})
     if error.status_code == 405:  # noqa: PLR2004 - HTTP's own number
         headers["Allow"] = ", ".join(_methods_of(request))
@@ -141,14 +164,17 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     problem = problem_of(
         LabError("Something went wrong on our side; the log has the details."), request.state.request_id
     )
-    # The middleware that writes the id onto answers stands inside the one that calls this.
-    return _answer(request, problem, {"x-request-id": request.state.request_id})
+    # The middleware that writes these onto answers stands inside the one that calls this.
+    return _answer(request, problem, {"x-request-id": request.state.request_id, **DEFAULT_HEADERS})
 
 
 def _answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
     if _is_openai(request):
         return JSONResponse(openai_error(problem), problem.status, headers)
-    return JSONResponse(problem.model_dump(exclude_none=True), problem.status, headers, media_type=PROBLEM_TYPE)
+    body = problem.model_dump(exclude_none=True)
+    if request.url.path.startswith("/api-keys"):  # earlier clients read these two there
+        body |= {"success": False, "message": problem.detail}
+    return JSONResponse(body, problem.status, headers, media_type=PROBLEM_TYPE)
 
 
 def _is_openai(request: Request) -> bool:

@@ -20,17 +20,24 @@ import psutil
 import uvicorn
 from filelock import FileLock, Timeout
 
+from ai_lab.access import Tokens, is_loopback, tokens_of
 from ai_lab.database import database_address
 from ai_lab.database.command import main as set_up_database
 from ai_lab.database.sqlite_file import make_folder
-from ai_lab.errors import AlreadyRunning, StartupError
+from ai_lab.errors import AlreadyRunning, StartupError, UnknownHost
 from ai_lab.lab import Lab
 from ai_lab.logging import set_up_logging
 from ai_lab.settings import Settings
 from ai_lab.telemetry.prometheus.own_process import CountingHandler
+from backend.access import Doors
 from backend.app import create_app
+from backend.names import check_proxies
+from backend.protocol import ConnectionLimits, limited_protocol
 
 _STOP_SECONDS = 10
+_SHORT_ANSWER_BYTES = 65536
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,12 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="main.py", description="Start the AI Lab server.")
     parser.add_argument("--host", help="address to listen on (default: API_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default: API_PORT, else 8001)")
+    parser.add_argument(
+        "--require-token", action="store_true", help="want a token on 127.0.0.1 too: AI_LAB_REQUIRE_TOKEN"
+    )
     parser.add_argument("--setup", action="store_true", help="create or upgrade the database, then end")
     options = parser.parse_args(arguments)
     if options.setup:
         return set_up_database([])
     try:
-        settings = Settings.load(api_host=options.host, api_port=options.port)
+        settings = Settings.load(
+            api_host=options.host, api_port=options.port, require_token=options.require_token or None
+        )
         set_up_logging(settings)
         with _listen(settings) as listening, _alone(settings), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listening))
@@ -86,29 +98,37 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:
+    tokens = tokens_of(settings)
+    doors, proxies = Doors.of(settings, tokens), check_proxies(settings)
     async with Lab.open(settings) as lab:
         logging.getLogger().addHandler(CountingHandler(lab.telemetry.instruments.log_message))
         await lab.benchmarks.adopt_orphans()
         config = uvicorn.Config(
-            create_app(lab),
+            create_app(lab, doors),
+            http=limited_protocol(ConnectionLimits(proxies=frozenset(proxies))),
+            ws="none",  # nothing here speaks it
             log_config=None,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=65,  # longer than clients and proxies do: no request meets a closing one
             server_header=False,
+            proxy_headers=bool(proxies),  # uvicorn would believe every program of this machine
+            forwarded_allow_ips=proxies,
         )
         server = _Server(config, lab)
         listening.listen(config.backlog)
-        announcing = asyncio.create_task(_announce(settings, lab))
+        announcing = asyncio.create_task(_announce(settings, lab, tokens))
         await server.serve(sockets=[listening])
         announcing.cancel()
 
 
-async def _announce(settings: Settings, lab: Lab) -> None:
+async def _announce(settings: Settings, lab: Lab, tokens: Tokens | None) -> None:
     """Say where everything is, once; looking for models must not delay the first request."""
     host = "127.0.0.1" if settings.api_host in {"0.0.0.0", "::"} else settings.api_host  # noqa: S104 - compared
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
+    if tokens:
+        _show(tokens, url)
     models = [model.full_name for model in await lab.providers.list_models() if not model.stale]
     lines = (
         f"AI Lab is at    {url}",
@@ -118,7 +138,22 @@ async def _announce(settings: Settings, lab: Lab) -> None:
         f"Default model   {await lab.providers.default_model() or 'none: see ' + str(settings.models_path())}",
         "Stop with Ctrl-C.",
     )
-    print("\n".join(lines), flush=True)  # noqa: T201 - as above
+    if not is_loopback(settings.api_host) and not settings.trusted_proxies:
+        logger.warning(
+            "this server listens on %s without TLS: on the way, everybody can read the token and all that is said. "
+            "Put a reverse proxy with TLS in front, name it in AI_LAB_TRUSTED_PROXIES, and let nothing else reach the "
+            "port",
+            settings.api_host,
+        )
+    print("\n".join(lines), flush=True)  # noqa: T201 - a program speaks to its terminal
+
+
+def _show(tokens: Tokens, url: str) -> None:
+    """Say where the token is; a new one is shown this once."""
+    new = tokens.take_new()
+    if new:
+        print(f"Log in          {url}/#token={new}  (not shown again)")  # noqa: T201 - as above
+    print(f"Token           {tokens.place}", flush=True)  # noqa: T201 - as above
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -177,14 +212,27 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _who_listens(host: str, port: int) -> str:
-    url = f"http://{host}:{port}/"
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    ours = f"AI Lab already runs at {url}. Open that, or choose another port with --port."
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             if json.load(answer).get("name") == "AI Lab":
-                return f"AI Lab already runs at {url}. Open that, or choose another port with --port."
+                return ours
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            if "AI Lab" in refusal.headers.get("www-authenticate", "") or _is_our_problem(refusal):
+                return ours
     except (OSError, ValueError, AttributeError, urllib.error.URLError):
         pass
     return f"Port {port} is taken by {_program_at(port)}. Stop it, or choose another port with --port."
+
+
+def _is_our_problem(refusal: urllib.error.HTTPError) -> bool:
+    """Return whether it is an AI Lab that goes by another name than the address it is asked at."""
+    try:
+        return bool(json.loads(refusal.read(_SHORT_ANSWER_BYTES)).get("code") == UnknownHost.code)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _program_at(port: int) -> str:

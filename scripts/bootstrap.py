@@ -21,14 +21,15 @@ LOCKS = ROOT / "requirements"
 #: An older uv lacks options that are used here; then a private one is fetched beside it.
 OLDEST_UV = (0, 5)
 UNFINISHED = "unfinished\n"
-USAGE = """usage: start.sh [--host HOST] [--port PORT] [--setup]
+USAGE = """usage: start.sh [--host HOST] [--port PORT] [--require-token] [--setup]
 
 Set up AI Lab if that has not been done, then serve it.
 
-  --host HOST  address to listen on (default: API_HOST, else 127.0.0.1)
-  --port PORT  port to listen on (default: API_PORT, else 8001)
-  --setup      do everything but serve: environment, data directory, database
-  -h, --help   show this text
+  --host HOST      address to listen on (default: API_HOST, else 127.0.0.1); any other one wants a token
+  --port PORT      port to listen on (default: API_PORT, else 8001)
+  --require-token  want a token on 127.0.0.1 too: every user of this machine reaches that
+  --setup          do everything but serve: environment, data directory, database
+  -h, --help       show this text
 
 All settings are described in config_template.env."""
 #: What a tool's output says -> what to do about it; the first that fits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,13 @@ from sqlalchemy.engine import make_url
 
 from ai_lab.database.setup import prepare_database
 from tests.postgres import PostgresServer
+from tests.security.canary import assert_none_left
+
+
+def pytest_configure() -> None:
+    """Let programs under test be interrupted also where the tests run in the background of a shell."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # which their child processes would inherit
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +36,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_secret_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a run (with several workers: each its own part) whose files hold a secret of the tests in the open."""
+    yield
+    assert_none_left([tmp_path_factory.getbasetemp()])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,7 +64,10 @@ def postgres() -> Iterator[PostgresServer]:
     """Give the one server, started when the first test needs it."""
     server = PostgresServer()
     yield server
-    server.stop()
+    try:
+        assert_none_left([server.folder])  # the write-ahead log has what dropped databases held
+    finally:
+        server.stop()
 
 
 @pytest.fixture

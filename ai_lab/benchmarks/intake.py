@@ -18,7 +18,6 @@ from ai_lab.benchmarks.targets.address import Address, target_key
 from ai_lab.benchmarks.targets.resolve import resolve
 from ai_lab.errors import InvalidRequest
 from ai_lab.providers import Providers
-from ai_lab.settings import Settings
 
 _TITLE_LENGTH = 500
 _KEY_LENGTH = 500
@@ -41,10 +40,11 @@ class Prepared:
         return _sha256(plain, [[one.model, one.base_url, one.provider] for one in self.addresses], self.target_keys)
 
 
-async def prepare(plan: Plan, providers: Providers, settings: Settings) -> Prepared:
+async def prepare(plan: Plan, providers: Providers) -> Prepared:
     """Find what the plan's arms are.
 
     Raises:
+        AddressRefused: nothing is sent to an address of this kind.
         InvalidRequest: an arm asks for what its target cannot do, or is the same as another one.
         ModelNotFound: no provider has a model; the text names the nearest ones.
     """
@@ -56,7 +56,7 @@ async def prepare(plan: Plan, providers: Providers, settings: Settings) -> Prepa
         else:
             arms.append(arm)
     plan = _with_arms(plan, arms)
-    addresses = [await resolve(arm, providers, settings) for arm in plan.arms]
+    addresses = [await resolve(arm, providers) for arm in plan.arms]
     # In a thread: finding out what this machine is called may ask a name server.
     keys = await asyncio.to_thread(lambda: sorted({target_key(address)[:_KEY_LENGTH] for address in addresses}))
     return Prepared(plan, addresses, keys)

@@ -103,7 +103,7 @@ class Benchmarks(Archive):
         if idempotency_key and (known := await self._asked_before(idempotency_key, asked)):
             return known
         self._see_that_there_is_room()
-        prepared = await prepare(plan, self._providers, self._settings)
+        prepared = await prepare(plan, self._providers)
         moment = now()
         values = {
             "id": new_id(),
@@ -211,7 +211,7 @@ class Benchmarks(Archive):
             raise BenchmarkNotResumable(other)
         self._see_that_there_is_room()
         plan = with_keys(plan_of(row), row["keyed_arms"], api_keys or {})
-        prepared = await prepare(plan, self._providers, self._settings)
+        prepared = await prepare(plan, self._providers)
         await self._queue.see_through(self._go_on(row, prepared))
         return await self.get(run_id)
 
@@ -305,7 +305,7 @@ class Benchmarks(Archive):
             return
         if detail is None:
             try:
-                prepared = await prepare(plan, self._providers, self._settings)
+                prepared = await prepare(plan, self._providers)
                 await insist(lambda: self._go_on(row, prepared))
             except LabError as error:
                 detail, code = f"The server stopped, and the run cannot go on: {error.detail}", error.code

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai_lab.database.address import database_address
-from ai_lab.errors import AnswerLost, LabError, ServerUnreachable
+from ai_lab.errors import AnswerLost, Forbidden, LabError, RateLimited, ServerUnreachable, Unauthorized
 from ai_lab.settings import Settings, check_base_url
 
 _SERVER_ERRORS = 500
@@ -48,9 +48,8 @@ def explain(address: Address, error: LabError) -> Trouble:
     if isinstance(error, AnswerLost):
         what = f"{address.url} took the connection and did not answer."
         return Trouble(what, "The server is overloaded or hangs: its log says more. Then start it anew: ./start.sh")
-    if not isinstance(error, ServerUnreachable) and error.status >= _SERVER_ERRORS:
-        what = f"The server at {address.url} answered with an error: {error.detail}"
-        return Trouble(what, "Its log has the details.")
+    if not isinstance(error, ServerUnreachable) and (refusal := _refusal(address, error)):
+        return refusal
     is_stranger = not isinstance(error, ServerUnreachable) or isinstance(error.__cause__, ValueError)
     if is_stranger:
         what = f"What answers at {address.url} is not this version of AI Lab."
@@ -62,6 +61,19 @@ def explain(address: Address, error: LabError) -> Trouble:
     if other and other != address.url:
         return Trouble(what, f"One with your data was started at {other}: try --url {other}")
     return Trouble(what, _START)
+
+
+def _refusal(address: Address, error: LabError) -> Trouble | None:
+    """Return what to say about a server that answered with an error; None where it is not ours."""
+    if isinstance(error, Unauthorized):
+        what = f"The server at {address.url} wants a token, and we have none or another one."
+        return Trouble(what, "Set AI_LAB_TOKEN to its token; on its own machine, ai-lab token says where that is.")
+    if isinstance(error, Forbidden | RateLimited):
+        return Trouble(f"The server at {address.url} refused: {error.detail}", "Its settings say who may come in.")
+    if error.status >= _SERVER_ERRORS:
+        what = f"The server at {address.url} answered with an error: {error.detail}"
+        return Trouble(what, "Its log has the details.")
+    return None
 
 
 def _noted_address(settings: Settings) -> str | None:

@@ -1,4 +1,4 @@
-"""The commands and their options; what they do is in ``status.py`` and ``top.py``, which are imported when called.
+"""The commands and their options; what they do is in files that are imported when one is called.
 
 Exit codes: 0 the server is healthy or degraded, 2 it is unhealthy or cannot be reached, or the call was wrong.
 """
@@ -11,9 +11,11 @@ import typer
 
 from ai_lab import __version__
 from ai_lab.cli.bench_command import bench
+from ai_lab.cli.keys_command import keys
+from ai_lab.cli.vault_command import vault
 
 app = typer.Typer(
-    help="Look at a running AI Lab server (start one with ./start.sh), and measure models.",
+    help="Look at a running AI Lab server (start one with ./start.sh), measure models, keep API keys.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,6 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench, name="bench")
+app.add_typer(keys, name="keys")
+app.add_typer(vault, name="vault")
 Url = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +46,7 @@ def _every_command(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Look at a running AI Lab server (start one with ./start.sh), and measure models."""
+    """Look at a running AI Lab server (start one with ./start.sh), measure models, keep API keys."""
 
 
 @app.command()
@@ -87,3 +91,14 @@ def top(
     from ai_lab.cli.top import show_top  # noqa: PLC0415 - 0.5 s, not for --help
 
     raise typer.Exit(show_top(url, interval_seconds=interval, once=once))
+
+
+@app.command()
+def token(
+    *,
+    new: Annotated[bool, typer.Option("--new", help="Replace it; the server has to be started again then.")] = False,
+) -> None:
+    """Show where the server's token lies, and the address that opens the lab in a browser."""
+    from ai_lab.cli.token import show_token  # noqa: PLC0415 - 0.5 s, not for --help
+
+    raise typer.Exit(show_token(is_new=new))

@@ -18,6 +18,7 @@ from ai_lab.client import calls
 from ai_lab.client.benchmarks import AsyncBenchmarkClient
 from ai_lab.client.calls import Call, Page
 from ai_lab.client.events import EventReader
+from ai_lab.client.keys import AsyncKeyClient
 from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, Message
@@ -35,16 +36,21 @@ class AsyncLabClient:
 
     Args:
         base_url: where the server is.
+        token: for a server that wants one. Default: AI_LAB_TOKEN, or the one that a server of this machine has made.
         timeout_seconds: the longest silence; a model may think for a long time before it answers.
     """
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8001", *, timeout_seconds: float = 600) -> None:
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8001", token: str | None = None, *, timeout_seconds: float = 600
+    ) -> None:
         from ai_lab.client.connection import AsyncConnection  # noqa: PLC0415 - 0.3 s, only where a client is made
 
-        self._connection = AsyncConnection(base_url, timeout_seconds)
+        self._connection = AsyncConnection(base_url, timeout_seconds, token)
         self._url, self._timeout_seconds = base_url, timeout_seconds
         #: Runs on the server: start, watch, cancel, compare, report.
         self.benchmarks = AsyncBenchmarkClient(self._connection)
+        #: API keys of model services, in the server's vault: add, list, test, remove, rotate, audit.
+        self.keys = AsyncKeyClient(self._connection)
 
     async def __aenter__(self) -> Self:
         return self

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import httpx
 
+from ai_lab.access import token_for
 from ai_lab.client.calls import Call
 from ai_lab.client.events import Reader
 from ai_lab.client.problems import error_of
-from ai_lab.errors import AnswerLost, ServerUnreachable, TurnInProgress
+from ai_lab.errors import AnswerLost, ServerUnreachable, StartupError, TurnInProgress, Unauthorized
 from ai_lab.providers.http_client import LineSplitter, client_options
-from ai_lab.settings import check_base_url
+from ai_lab.settings import Settings, check_base_url
 
 T = TypeVar("T")
 _LINE_LIMIT_BYTES = 256 * 1024 * 1024  # the last event holds the whole answer
@@ -60,9 +61,10 @@ class Attempts:
 class Connection:
     """Sends calls and waits for the answers."""
 
-    def __init__(self, base_url: str, timeout_seconds: float) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float, token: str | None = None) -> None:
         self._url = check_base_url(base_url)
-        self._http = httpx.Client(base_url=self._url, **client_options(self._url, timeout_seconds))
+        options = client_options(self._url, timeout_seconds)
+        self._http = httpx.Client(base_url=self._url, headers=_credentials(self._url, token), **options)
 
     def send(self, call: Call[T]) -> T:
         """Return the result of a call."""
@@ -104,9 +106,10 @@ class Connection:
 class AsyncConnection:
     """``Connection`` for programs with an event loop."""
 
-    def __init__(self, base_url: str, timeout_seconds: float) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float, token: str | None = None) -> None:
         self._url = check_base_url(base_url)
-        self._http = httpx.AsyncClient(base_url=self._url, **client_options(self._url, timeout_seconds))
+        options = client_options(self._url, timeout_seconds)
+        self._http = httpx.AsyncClient(base_url=self._url, headers=_credentials(self._url, token), **options)
 
     async def send(self, call: Call[T]) -> T:
         """Return the result of a call."""
@@ -143,6 +146,26 @@ class AsyncConnection:
     async def close(self) -> None:
         """Close what is open."""
         await self._http.aclose()
+
+
+def _credentials(url: str, token: str | None) -> dict[str, str]:
+    """Return the header with the token that was given, else with the one that this machine has for the server.
+
+    A notebook on another machine may have no settings, or ones it cannot read: the server then says what it wants.
+
+    Raises:
+        Unauthorized: the token that was given holds what no header can.
+    """
+    if token is None:
+        try:
+            token = token_for(Settings.load(), url)
+        except StartupError:
+            return {}
+    if not token:
+        return {}
+    if not (token.isascii() and token.isprintable()):
+        raise Unauthorized("This is no token: it holds other signs than letters, digits and punctuation.")
+    return {"authorization": f"Bearer {token}"}
 
 
 def _result(call: Call[T], response: httpx.Response, attempts: Attempts) -> T:

@@ -16,6 +16,7 @@ from ai_lab.client import calls
 from ai_lab.client.benchmarks import BenchmarkClient
 from ai_lab.client.calls import Call, Page
 from ai_lab.client.events import EventReader
+from ai_lab.client.keys import KeyClient
 from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, Message
@@ -34,16 +35,21 @@ class LabClient:
 
     Args:
         base_url: where the server is.
+        token: for a server that wants one. Default: AI_LAB_TOKEN, or the one that a server of this machine has made.
         timeout_seconds: the longest silence; a model may think for a long time before it answers.
     """
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8001", *, timeout_seconds: float = 600) -> None:
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8001", token: str | None = None, *, timeout_seconds: float = 600
+    ) -> None:
         from ai_lab.client.connection import Connection  # noqa: PLC0415 - 0.3 s, only where a client is made
 
-        self._connection = Connection(base_url, timeout_seconds)
-        self._url, self._timeout_seconds = base_url, timeout_seconds
+        self._connection = Connection(base_url, timeout_seconds, token)
+        self._url, self._token, self._timeout_seconds = base_url, token, timeout_seconds
         #: Runs on the server: start, watch, cancel, compare, report.
         self.benchmarks = BenchmarkClient(self._connection)
+        #: API keys of model services, in the server's vault: add, list, test, remove, rotate, audit.
+        self.keys = KeyClient(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -165,7 +171,7 @@ class LabClient:
         from ai_lab.client.async_lab_client import AsyncLabClient  # noqa: PLC0415 - only where it is used
 
         async def measure() -> BenchmarkResult:
-            async with AsyncLabClient(self._url, timeout_seconds=self._timeout_seconds) as client:
+            async with AsyncLabClient(self._url, self._token, timeout_seconds=self._timeout_seconds) as client:
                 return await client.benchmark(*models, plan=plan, progress=progress, **fields)
 
         return in_own_loop(measure)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ai_lab.errors import LabError, MetricNotFound, ModelNotFound, SourceDamaged
+from ai_lab.errors import LabError, MetricNotFound, ModelNotFound, ServiceNotFound, SourceDamaged
 
 
 def error_of(status: int, body: bytes, retry_after: str | None = None) -> LabError:
@@ -18,7 +18,7 @@ def error_of(status: int, body: bytes, retry_after: str | None = None) -> LabErr
     wait_seconds = float(retry_after) if retry_after and retry_after.isdecimal() else None
     LabError.__init__(error, detail, retry_after_seconds=wait_seconds, param=problem.get("param"))
     error.status, error.code = status, code if isinstance(code, str) else kind.code
-    if isinstance(error, ModelNotFound | MetricNotFound):
+    if isinstance(error, ModelNotFound | MetricNotFound | ServiceNotFound):
         error.near_matches = list(problem.get("near_matches") or [])
     if isinstance(error, SourceDamaged):
         error.reason, error.origin, error.position = detail, "", {}

@@ -100,13 +100,10 @@ def _see_that_report_can_be_written(path: Path | None) -> None:
 
 
 def _what_stays(earlier: EarlierDatabase) -> list[str]:
-    """Return notes about the rows that have no place in this version."""
+    """Return notes about the rows that another command brings in."""
     counts, notes = earlier.counts(), []
     if count := counts.get("api_keys"):
-        notes.append(
-            f"API keys: {count}. They need the key vault, which this version does not have yet, and stay in "
-            f"{earlier.path}: keep that file and its encryption_key.key."
-        )
+        notes.append(f"API keys: {count}. Bring them in with: ./ai-lab keys import --from-database {earlier.path}")
     return notes
 
 

@@ -45,7 +45,7 @@ class EarlierDatabase:
         self._stack.close()
 
     def counts(self) -> dict[str, int]:
-        """Return the rows of the tables that have no place in this version yet; they stay where they are."""
+        """Return the rows of the tables that are brought in by other commands."""
         found = {}
         for table in _COUNTED:
             if table in self.columns:
@@ -72,6 +72,21 @@ class EarlierDatabase:
     def measurements(self) -> Measurements | None:
         """Return the measurements, or None where there are none."""
         return Measurements(self.path, self._measured) if _MEASURED in self.columns else None
+
+    def api_keys(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the table of API keys by the names of their columns in small letters.
+
+        Raises:
+            SourceDamaged: the table cannot be read on.
+        """
+        if "api_keys" not in self.columns:
+            return
+        names = [name.lower() for name in self.columns["api_keys"]]
+        try:
+            for row in self._db.execute("SELECT * FROM main.api_keys ORDER BY rowid"):
+                yield {name: _plain(value) for name, value in zip(names, row, strict=True)}
+        except sqlite3.DatabaseError as error:
+            raise SourceDamaged(f"table api_keys: {error}", origin=str(self.path)) from error
 
     def _measured(self) -> Iterator[tuple[int | None, Any, Any]]:
         """Yield (microseconds, name, value) by time; None stands for a column that is missing."""

@@ -1,4 +1,4 @@
-"""Which services there are: a row each. Settings add OpenAI-compatible servers, installed packages add providers.
+"""Which services there are: a row each. Settings, installed packages and stored API keys add some.
 
 Adapters are imported when a lab is opened and only as far as they are used.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
-from typing import Any
 from urllib.parse import urlsplit
 
-from ai_lab.errors import InvalidSettings
-from ai_lab.providers.types import Provider
+from ai_lab.errors import ApiKeyUnusable, InvalidSettings, VaultSealed
+from ai_lab.providers.known_services import known_services
+from ai_lab.providers.outbound import Outbound
+from ai_lab.providers.types import Provider, Secrets
 from ai_lab.settings import ServerEntry, Settings, check_base_url
 
 ENTRY_POINT_GROUP = "ai_lab.providers"
@@ -22,17 +24,37 @@ _NAME_LENGTH = 64
 SHIPPED_MODEL = "SmolLM2-135M-Instruct.Q4_1"
 
 
+class NoSecrets:
+    """Knows no key."""
+
+    async def secret_for(self, service: str, base_url: str) -> str | None:
+        """Return None."""
+        return None
+
+    def has_key(self, service: str) -> bool:
+        """Return False."""
+        return False
+
+    def custom_services(self) -> dict[str, str]:
+        """Return nothing."""
+        return {}
+
+
 @dataclass(frozen=True)
 class Service:
-    """A row: the name before the slash in ``provider/model``, a title for people, and how its provider is made."""
+    """A row: the name before the slash in ``provider/model``, a title for people, and how its provider is made.
+
+    ``takes_key``: its requests carry a key of ``Secrets`` where there is one for its name.
+    """
 
     name: str
     title: str
-    build: Callable[[Settings], Provider]
+    build: Callable[[Settings, Secrets], Provider]
     address: Callable[[Settings], str | None] = lambda _settings: None  # None: inside this machine
+    takes_key: bool = False
 
 
-def _embedded(settings: Settings) -> Provider:
+def _embedded(settings: Settings, _secrets: Secrets) -> Provider:
     from ai_lab.providers.embedded import Embedded  # noqa: PLC0415 - only a lab that is opened needs it
 
     return Embedded(
@@ -48,18 +70,28 @@ def _embedded(settings: Settings) -> Provider:
     )
 
 
-def _ollama(settings: Settings) -> Provider:
+def _ollama(settings: Settings, secrets: Secrets) -> Provider:
     from ai_lab.providers.ollama import Ollama  # noqa: PLC0415 - as above
 
-    return Ollama(
+    async def key() -> str | None:
+        try:
+            return await _secret(secrets, "ollama", made.address)
+        except (ApiKeyUnusable, VaultSealed):
+            if not is_on_this_machine(made.address):
+                raise
+            return None  # an Ollama here wants no key; the one that there is must be for ollama.com
+
+    made = Ollama(
         "ollama",
         settings.ollama_host,
         context_tokens=settings.context_tokens,
         timeout_seconds=settings.request_timeout_seconds,
+        api_key=key,
     )
+    return made
 
 
-def _echo(_settings: Settings) -> Provider:
+def _echo(_settings: Settings, _secrets: Secrets) -> Provider:
     from ai_lab.providers.echo import Echo  # noqa: PLC0415 - as above
 
     return Echo()
@@ -74,18 +106,51 @@ SERVICES = (
 
 
 def services(settings: Settings) -> list[Service]:
-    """Return all rows: the built-in ones, the user's servers, and those of installed packages.
+    """Return all rows but those of ``keyed_service``: built-in ones, the user's servers, those of installed packages.
 
     Raises:
         InvalidSettings: two rows have the same name, or a server's address cannot be used.
     """
     rows = [SERVICES[0], *(_server_row(name, entry) for name, entry in settings.servers.items()), *SERVICES[1:]]
-    rows += [Service(entry.name, entry.name, entry.load()) for entry in entry_points(group=ENTRY_POINT_GROUP)]
+    rows += [
+        Service(entry.name, entry.name, partial(_packaged, entry.load()))
+        for entry in entry_points(group=ENTRY_POINT_GROUP)
+    ]
     names = [row.name for row in rows]
     for name in names:
         if names.count(name) > 1:
             raise InvalidSettings(f"AI_LAB_SERVERS: another provider is called {name!r} already.")
     return rows
+
+
+def keyed_services(secrets: Secrets) -> dict[str, str]:
+    """Return the base URLs of the services that stored keys make usable, by name; no I/O."""
+    custom = secrets.custom_services()
+    known = known_services()
+    usable = {
+        service.name: custom.get(service.name) or service.base_url or ""
+        for service in known.values()
+        if service.adapter == "openai" and secrets.has_key(service.name)
+    }
+    return usable | {name: url for name, url in custom.items() if name not in known}
+
+
+def keyed_service(name: str, base_url: str, outbound: Outbound) -> Service:
+    """Return the row of one of ``keyed_services``. Its key goes to ``base_url`` and no connection anywhere else."""
+    known = known_services().get(name)
+
+    def build(settings: Settings, secrets: Secrets) -> Provider:
+        from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - only if it is used
+
+        return OpenAICompatible(
+            name,
+            base_url,
+            api_key=partial(_secret, secrets, name, base_url),
+            timeout_seconds=settings.request_timeout_seconds,
+            transport=outbound.transport(base_url, is_local=False),
+        )
+
+    return Service(name, known.title if known else name, build, lambda _settings: base_url, takes_key=True)
 
 
 def is_on_this_machine(address: str | None) -> bool:
@@ -106,14 +171,27 @@ def _server_row(name: str, entry: ServerEntry) -> Service:
         )
     base_url = check_base_url(entry.base_url)
 
-    def build(settings: Settings) -> Provider:
-        from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - as above
+    def build(settings: Settings, secrets: Secrets) -> Provider:
+        from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - only if it is used
 
-        options: dict[str, Any] = {
-            "context_tokens": entry.context_tokens,
-            "timeout_seconds": settings.request_timeout_seconds,
-        }
-        key = entry.api_key
-        return OpenAICompatible(name, base_url, api_key=key.get_secret_value if key else None, **options)
+        async def key() -> str | None:
+            return entry.api_key.get_secret_value() if entry.api_key else await _secret(secrets, name, base_url)
 
-    return Service(name, name, build, lambda _settings: base_url)
+        return OpenAICompatible(
+            name,
+            base_url,
+            api_key=key,
+            context_tokens=entry.context_tokens,
+            timeout_seconds=settings.request_timeout_seconds,
+        )
+
+    return Service(name, name, build, lambda _settings: base_url, takes_key=entry.api_key is None)
+
+
+def _packaged(build: Callable[[Settings], Provider], settings: Settings, _secrets: Secrets) -> Provider:
+    return build(settings)
+
+
+async def _secret(secrets: Secrets, name: str, base_url: str) -> str | None:
+    """Return the key of a service; a sealed vault is no reason to fail where none is stored."""
+    return await secrets.secret_for(name, base_url) if secrets.has_key(name) else None

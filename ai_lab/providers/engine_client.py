@@ -23,7 +23,7 @@ class EngineClient(OpenAICompatible):
     def __init__(self, name: str, engine: Engine, *, timeout_seconds: float) -> None:
         super().__init__(name, f"{engine.base_url}/v1", timeout_seconds=timeout_seconds, extended_options=True)
 
-        def key() -> str:
+        async def key() -> str:
             return engine.api_key
 
         self.engine = engine

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 
 from ai_lab import clock
 from ai_lab.errors import (
+    AddressRefused,
     ContextOverflow,
     LabError,
     ModelNotFound,
@@ -41,12 +43,11 @@ _UNSUPPORTED_TEXT = re.compile(r"does not support|not supported by this model", 
 
 
 class ServiceErrors:
-    """Words errors for one service. No text of it holds the service's key, even where the service repeats it.
+    """Words errors for one service. ``hiding`` keeps a key out of all texts, even where the service repeats it.
 
     Args:
         name: the provider's name.
         address: its base URL; user names and queries in it are left out.
-        secret: returns the key that must never appear.
         missing_model_hint: what to do about an unknown model; ``{model}`` stands for its name.
         address_hint: what a right address looks like.
     """
@@ -55,16 +56,23 @@ class ServiceErrors:
         self,
         name: str,
         address: str,
-        secret: Callable[[], str | None],
         *,
         missing_model_hint: str = "See its list of models for what there is.",
         address_hint: str = " (most end in /v1)",
     ) -> None:
         self._name = name
         self._address = _public_address(address)
-        self._secret = secret
+        self._secret: str | None = None
         self._missing_model_hint = missing_model_hint
         self._address_hint = address_hint
+
+    def hiding(self, secret: str | None) -> ServiceErrors:
+        """Return the same for one request that ``secret`` goes with: no text holds it."""
+        if secret is None:
+            return self
+        hiding = copy.copy(self)
+        hiding._secret = secret  # noqa: SLF001 - of this class
+        return hiding
 
     def from_httpx(self, error: httpx.HTTPError | httpx.InvalidURL, *, streaming: bool = False) -> ProviderError:
         """Return the error for a failed exchange; ``streaming`` says that the answer had begun."""
@@ -84,6 +92,10 @@ class ServiceErrors:
         # The text of these may quote a header, and with it the key.
         return ProviderError(f"{self._name} cannot be called at {self._address} ({type(error).__name__}).")
 
+    def from_refusal(self, error: AddressRefused) -> AddressRefused:
+        """Return the error for a request that was not sent."""
+        return AddressRefused(f"{self._name} is not called at {self._address}. {error.detail}")
+
     def from_answer(
         self, status: int, headers: Mapping[str, str], body: bytes, model: str | None = None, path: str = ""
     ) -> LabError:
@@ -99,7 +111,7 @@ class ServiceErrors:
 
     def clean(self, text: str) -> str:
         """Return ``text`` on one line, bounded, without the key."""
-        if key := self._secret():
+        if key := self._secret:
             # Services repeat keys whole or shortened: a word that starts or ends as the key does is taken for it.
             edge = max(4, min(8, len(key) // 2))
             if len(key) >= edge:
@@ -123,7 +135,7 @@ class ServiceErrors:
         if _is_context_overflow(status, report):
             return ContextOverflow(self._overflow_text(report, said, model), param="messages")
         if status in {401, 403}:
-            remedy = "Check the key and its rights." if self._secret() else "It wants an API key: give it one."
+            remedy = "Check the key and its rights." if self._secret else "It wants an API key: give it one."
             return ProviderAuthFailed(f"{answered} {remedy}")
         if "model_not_found" in report.codes or (status == 404 and model and "model" in message.lower()):  # noqa: PLR2004
             return ModelNotFound(f"{self._name} has no model {model!r}. {self._missing_model_hint.format(model=model)}")

@@ -5,18 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
-from ai_lab.errors import ProviderAuthFailed, ProviderError
+from ai_lab.errors import AddressRefused, ProviderAuthFailed, ProviderError
 from ai_lab.providers.http_client import client_options, read_body, send
 from ai_lab.providers.http_errors import ERROR_BODY_LIMIT_BYTES, ServiceErrors
+from ai_lab.providers.outbound import Outbound
 
 JSON_LIMIT_BYTES = 64_000_000
 _ERROR_BODY_TIMEOUT_SECONDS = 5.0
 _DRAIN_TIMEOUT_SECONDS = 0.1
+
+#: Returns the key to send now, or None.
+ReadKey = Callable[[], Awaitable[str | None]]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A successful answer, its body unread, and the words for what may still go wrong with it."""
+
+    response: httpx.Response
+    errors: ServiceErrors
 
 
 class HttpService:
@@ -25,9 +38,10 @@ class HttpService:
     Args:
         name: the provider's name, for error texts.
         base_url: what every path is appended to.
-        api_key: returns the key, asked at every request; it travels in the ``Authorization`` header and nowhere else.
+        api_key: returns the key. It is asked at every request, kept for as long as that, and travels in the
+            ``Authorization`` header and nowhere else.
         timeout_seconds: the longest silence of the service.
-        transport: what makes the connections; None means httpx's own.
+        transport: what makes the connections; default: those of a server of the user's own.
     """
 
     def __init__(
@@ -35,15 +49,18 @@ class HttpService:
         name: str,
         base_url: str,
         *,
-        api_key: Callable[[], str | None] | None,
+        api_key: ReadKey | None,
         timeout_seconds: float,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.name = name
-        self.errors = ServiceErrors(name, base_url, self._key)
-        self._base_url = base_url.rstrip("/")
+        self.base_url = base_url.rstrip("/")
+        self._errors = ServiceErrors(name, base_url)
         self._read_key = api_key
-        self._client = httpx.AsyncClient(**client_options(self._base_url, timeout_seconds), transport=transport)
+        self._client = httpx.AsyncClient(
+            **client_options(self.base_url, timeout_seconds),
+            transport=transport or Outbound().transport(self.base_url, is_local=True),
+        )
 
     @contextlib.asynccontextmanager
     async def open(
@@ -54,7 +71,7 @@ class HttpService:
         *,
         model: str | None = None,
         timeout_seconds: float | None = None,
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[Exchange]:
         """Send a request and give the successful answer, its body unread; at the end the connection is let go.
 
         Args:
@@ -66,18 +83,22 @@ class HttpService:
         """
         extra: dict[str, Any] = {} if timeout_seconds is None else {"timeout": timeout_seconds}
         content = None if body is None else encode_json(body)
+        key = await self.key()
+        errors = self._errors.hiding(key)
         try:
             request = self._client.build_request(
-                method, self._base_url + path, content=content, headers=self._headers(), **extra
+                method, self.base_url + path, content=content, headers=_headers(key), **extra
             )
             response = await send(self._client, request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self.errors.from_httpx(error) from error
+            raise errors.from_httpx(error) from error
+        except AddressRefused as error:
+            raise errors.from_refusal(error) from None
         try:
             if not response.is_success:
                 said = await read_error_body(response)
-                raise self.errors.from_answer(response.status_code, response.headers, said, model, path)
-            yield response
+                raise errors.from_answer(response.status_code, response.headers, said, model, path)
+            yield Exchange(response, errors)
         finally:
             await response.aclose()
 
@@ -91,11 +112,11 @@ class HttpService:
         timeout_seconds: float | None = None,
     ) -> Any:
         """Return the JSON of an answer; the arguments are those of ``open``."""
-        async with self.open(method, path, body, model=model, timeout_seconds=timeout_seconds) as response:
+        async with self.open(method, path, body, model=model, timeout_seconds=timeout_seconds) as exchange:
             try:
-                content = await read_body(response, JSON_LIMIT_BYTES)
+                content = await read_body(exchange.response, JSON_LIMIT_BYTES)
             except httpx.HTTPError as error:
-                raise self.errors.from_httpx(error, streaming=True) from error
+                raise exchange.errors.from_httpx(error, streaming=True) from error
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
@@ -105,17 +126,27 @@ class HttpService:
         """Give back all connections."""
         await self._client.aclose()
 
-    def _key(self) -> str | None:
-        return ((self._read_key() if self._read_key else None) or "").strip() or None
+    async def key(self) -> str | None:
+        """Return the key as it is now; for one request, not to be kept."""
+        return await current_key(self.name, self._read_key)
 
-    def _headers(self) -> dict[str, str]:
-        # An event stream is not worth compressing, and packing it would hold tokens back.
-        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if key := self._key():
-            if not (key.isascii() and key.isprintable()):
-                raise ProviderAuthFailed(f"The API key of {self.name} has characters that no key has. Enter it again.")
-            headers["Authorization"] = f"Bearer {key}"
-        return headers
+
+async def current_key(name: str, read: ReadKey | None) -> str | None:
+    """Return the key of a service as it is now.
+
+    Raises:
+        ProviderAuthFailed: no header could carry it.
+    """
+    key = ((await read() if read else None) or "").strip() or None
+    if key and not (key.isascii() and key.isprintable()):
+        raise ProviderAuthFailed(f"The API key of {name} has characters that no key has. Enter it again.")
+    return key
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    # An event stream is not worth compressing, and packing it would hold tokens back.
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    return headers if key is None else {**headers, "Authorization": f"Bearer {key}"}
 
 
 def encode_json(body: dict[str, Any]) -> bytes:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import replace
 
 import httpx
 import ollama
 
 from ai_lab import clock
-from ai_lab.errors import LabError, ProviderError
+from ai_lab.errors import AddressRefused, LabError, ProviderError
 from ai_lab.providers.http_client import read_lines
 from ai_lab.providers.http_errors import ServiceErrors
-from ai_lab.providers.http_service import drain, read_error_body
+from ai_lab.providers.http_service import ReadKey, current_key, drain, read_error_body
 from ai_lab.providers.ollama_client import OllamaClient
 from ai_lab.providers.ollama_request import chat_body, least_tokens
 from ai_lab.providers.ollama_stream import AnswerReader
@@ -40,19 +40,22 @@ class Ollama:
         host: its address, in every form that ``OLLAMA_HOST`` may have.
         context_tokens: the context to ask for; a model that has less gets what it has.
         timeout_seconds: the longest silence; loading a model is silent.
+        api_key: returns the key, asked at every request; ollama.com wants one.
     """
 
     supports_tools = True
     supports_response_format = True
 
-    def __init__(self, name: str, host: str, *, context_tokens: int, timeout_seconds: float) -> None:
+    def __init__(
+        self, name: str, host: str, *, context_tokens: int, timeout_seconds: float, api_key: ReadKey | None = None
+    ) -> None:
         self.name = name
         self._context_tokens = context_tokens
         self._client = OllamaClient(host, timeout_seconds)
+        self._read_key = api_key
         self._errors = ServiceErrors(
             name,
             self._client.address,
-            lambda: self._client.key,
             missing_model_hint="Get it with: ollama pull {model}",
             address_hint=" (OLLAMA_HOST)",
         )
@@ -64,17 +67,23 @@ class Ollama:
         """The server's base URL, with scheme and port."""
         return self._client.address
 
+    async def api_key(self) -> str | None:
+        """Return the key as it is now; for one use, not to be kept."""
+        return await current_key(self.name, self._read_key)
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
         num_ctx = await self.context_tokens(request.model)
         body, warnings = chat_body(self.name, request, num_ctx)
-        answer = AnswerReader(self.name, request.model, self._errors)
+        key = await self.api_key()
+        errors = self._errors.hiding(key)
+        answer = AnswerReader(self.name, request.model, errors)
         begun = False
         try:
-            async with self._client.open_chat(body) as response:
+            async with self._client.with_key(key).open_chat(body) as response:
                 if not response.is_success:
                     said = await read_error_body(response)
-                    raise self._errors.from_answer(response.status_code, response.headers, said, request.model)
+                    raise errors.from_answer(response.status_code, response.headers, said, request.model)
                 begun = True
                 async with contextlib.aclosing(read_lines(response)) as blocks:
                     async for lines in blocks:
@@ -84,15 +93,17 @@ class Ollama:
                             await drain(blocks)
                             break
         except httpx.HTTPError as error:
-            raise self._errors.from_httpx(error, streaming=begun) from error
+            raise errors.from_httpx(error, streaming=begun) from error
+        except AddressRefused as error:
+            raise errors.from_refusal(error) from None
         last = answer.last_chunk()
         warnings += await self._truncation(last.usage or Usage(), num_ctx, least_tokens(request.messages))
         yield replace(last, warnings=tuple(warnings))
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that the server has; what each can do is known once it was asked for."""
-        with self._typed_errors():
-            listed = await self._client.list()
+        async with self._request() as client:
+            listed = await client.list()
         found = []
         for model in listed.models:
             if model.model:
@@ -114,8 +125,8 @@ class Ollama:
         return min(self._context_tokens, self._shown[model][0] or self._context_tokens)
 
     async def _show(self, model: str) -> None:
-        with self._typed_errors(model):
-            shown = await self._client.show(model)
+        async with self._request(model) as client:
+            shown = await client.show(model)
         info = shown.modelinfo or {}
         own = info.get(f"{info.get('general.architecture')}.context_length")
         known = {_CAPABILITIES[word] for word in shown.capabilities or [] if word in _CAPABILITIES}
@@ -134,8 +145,8 @@ class Ollama:
         """Return one vector per text; a text that is too long is refused, not cut."""
         # With the context of chats, so that a model that does both is not loaded anew each time.
         options = {"num_ctx": await self.context_tokens(model)}
-        with self._typed_errors(model):
-            answer = await self._client.embed(model, list(texts), truncate=False, options=options)
+        async with self._request(model) as client:
+            answer = await client.embed(model, list(texts), truncate=False, options=options)
         if len(answer.embeddings) != len(texts):
             raise ProviderError(f"{self.name} sent {len(answer.embeddings)} embeddings for {len(texts)} texts.")
         return [list(vector) for vector in answer.embeddings]
@@ -145,8 +156,7 @@ class Ollama:
         start_ms = clock.monotonic_ms()
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
-                with self._typed_errors():
-                    version = await self._client.version()
+                version = await self._version()
         except TimeoutError:
             detail = f"{self.name} did not answer within {_CHECK_TIMEOUT_SECONDS:g} s."
             return Check(reachable=False, detail=detail, remedy="Wait for it, or restart it.")
@@ -179,26 +189,34 @@ class Ollama:
         if usage.cached_tokens is not None:
             return True
         try:
-            with self._typed_errors():
-                major, minor = (await self._client.version()).split(".")[:2]
+            major, minor = (await self._version()).split(".")[:2]
             return (int(major), int(minor)) >= _COUNTS_CACHED_TOKENS_SINCE
         except (LabError, ValueError):
             return False
 
-    @contextlib.contextmanager
-    def _typed_errors(self, model: str | None = None) -> Iterator[None]:
-        """Turn what the package raises into errors of our tree."""
+    async def _version(self) -> str:
+        """Return the server's version; for that no key is needed, and none is used."""
+        async with self._request(with_key=False) as client:
+            return await client.version()
+
+    @contextlib.asynccontextmanager
+    async def _request(self, model: str | None = None, *, with_key: bool = True) -> AsyncIterator[OllamaClient]:
+        """Give the package's client for one request, and turn what it raises into errors of our tree."""
+        key = await self.api_key() if with_key else None
+        errors = self._errors.hiding(key)
         try:
-            yield
+            yield self._client.with_key(key)
         except ollama.ResponseError as error:
             status = error.status_code
-            raise self._errors.from_answer(status, {}, str(error.error).encode(errors="replace"), model) from None
+            raise errors.from_answer(status, {}, str(error.error).encode(errors="replace"), model) from None
         except ConnectionError as error:
             cause = error.__context__  # the package hides httpx's error behind its own
-            raise self._errors.from_httpx(
+            raise errors.from_httpx(
                 cause if isinstance(cause, httpx.HTTPError) else httpx.ConnectError(str(error))
             ) from error
         except httpx.HTTPError as error:
-            raise self._errors.from_httpx(error) from error
+            raise errors.from_httpx(error) from error
+        except AddressRefused as error:
+            raise errors.from_refusal(error) from None
         except (AttributeError, KeyError, TypeError, ValueError):  # what pydantic and json raise
             raise ProviderError(f"{self.name} sent an answer that is not in the shape of Ollama's API.") from None

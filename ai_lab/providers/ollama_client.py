@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -13,44 +14,56 @@ import ollama
 from ai_lab.errors import InvalidSettings
 from ai_lab.providers.http_client import client_options, send
 from ai_lab.providers.http_service import encode_json
+from ai_lab.providers.outbound import Outbound
 
+#: The server's own, and what an address with a scheme has instead.
+_PORT = 11434
+_WEB_PORTS = {"http": 80, "https": 443}
 #: What a server listens on when it listens everywhere, and where it is then reached.
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # replaced, not bound
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # replaced, not bound
 
 
 class OllamaClient(ollama.AsyncClient):
-    """The package's client; its address, key, lists and embeddings are used as they are.
+    """The package's client; its lists and embeddings are used as they are.
 
     Chats go over its connection but in our own words, because the package's ``chat`` drops nested parts of a tool's
     schema, opens a local file if an image's text is a path, cuts lines at U+0085, and leaves out
-    ``prompt_eval_cached_count``.
+    ``prompt_eval_cached_count``. The key is ours to give with each request: the package would send what the
+    environment says to every address.
 
     Raises:
         InvalidSettings: ``host`` is no address.
     """
 
     def __init__(self, host: str, timeout_seconds: float) -> None:
-        host = _reachable(host)
         try:
-            options = client_options(_with_scheme(host), timeout_seconds)
-            super().__init__(host, **options)
-        except (ValueError, httpx.InvalidURL):
+            url = _address(host)
+            transport = Outbound().transport(url, is_local=True)
+            super().__init__(url, **client_options(url, timeout_seconds), transport=transport)
+        except (KeyError, ValueError, httpx.InvalidURL):
             raise InvalidSettings(f"OLLAMA_HOST is no address: {host!r}. Write it like 127.0.0.1:11434.") from None
+        self._client.headers.pop("authorization", None)
+        self._headers: dict[str, str] = {}
 
     @property
     def address(self) -> str:
         """The server's address."""
         return str(self._client.base_url).rstrip("/")
 
-    @property
-    def key(self) -> str | None:
-        """The key that the package sends (``OLLAMA_API_KEY``), so that no text ever shows it."""
-        return cast("str", self._client.headers.get("authorization", "")).removeprefix("Bearer ") or None
+    def with_key(self, key: str | None) -> OllamaClient:
+        """Return a client for one request, over the same connections, that sends ``key``."""
+        if key is None:
+            return self
+        keyed = copy.copy(self)
+        keyed._headers = {"Authorization": f"Bearer {key}"}  # noqa: SLF001 - of this class
+        return keyed
 
     @asynccontextmanager
     async def open_chat(self, body: dict[str, Any]) -> AsyncIterator[httpx.Response]:
         """Send a chat; the answer's body is unread, whatever its status."""
-        response = await send(self._client, self._client.build_request("POST", "/api/chat", content=encode_json(body)))
+        content = encode_json(body)
+        request = self._client.build_request("POST", "/api/chat", content=content, headers=self._headers)
+        response = await send(self._client, request)
         try:
             yield response
         finally:
@@ -58,17 +71,25 @@ class OllamaClient(ollama.AsyncClient):
 
     async def version(self) -> str:
         """Return the server's version."""
-        answer = await self._request_raw("GET", "/api/version")  # type: ignore[no-untyped-call]  # the package's own
+        answer = await self._request_raw("GET", "/api/version")
         return str(answer.json()["version"])
 
+    async def _request_raw(self, *args: Any, **kwargs: Any) -> httpx.Response:
+        """Send what the package asks for, with the key."""
+        answer: httpx.Response = await super()._request_raw(*args, **kwargs, headers=self._headers)  # type: ignore[no-untyped-call]  # the package's own
+        return answer
 
-def _reachable(host: str) -> str:
+
+def _address(host: str) -> str:
+    """Return ``OLLAMA_HOST`` as a whole address; every part of it may be missing.
+
+    Raises:
+        ValueError: it is none.
+    """
     host = host.strip().strip("\"'")
-    for everywhere, here in _ANYWHERE.items():
-        if urlsplit(_with_scheme(host)).netloc.rpartition("@")[2].startswith(everywhere):
-            return host.replace(everywhere, here, 1)
-    return host or "127.0.0.1"
-
-
-def _with_scheme(host: str) -> str:
-    return host if "://" in host else f"http://{host}"
+    url = urlsplit(host if "://" in host else f"http://{host}")
+    name = url.hostname or "127.0.0.1"
+    name = _ANYWHERE.get(name, name)
+    port = url.port or (_WEB_PORTS[url.scheme] if "://" in host else _PORT)
+    path = url.path.strip("/")
+    return f"{url.scheme}://{f'[{name}]' if ':' in name else name}:{port}{f'/{path}' if path else ''}"

@@ -6,15 +6,22 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import httpx
 
 from ai_lab import clock
-from ai_lab.errors import LabError, ProviderAuthFailed, ProviderError, ProviderTimeout, ProviderUnavailable
+from ai_lab.errors import (
+    AddressRefused,
+    LabError,
+    ProviderAuthFailed,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
 from ai_lab.providers.http_client import read_body, read_lines
-from ai_lab.providers.http_service import JSON_LIMIT_BYTES, HttpService, drain
+from ai_lab.providers.http_service import JSON_LIMIT_BYTES, HttpService, ReadKey, drain
 from ai_lab.providers.openai_stream import AnswerReader
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Message, ModelInfo
 
@@ -37,6 +44,7 @@ class OpenAICompatible:
         api_key: returns the key, or None; asked at every request.
         context_tokens: the context of its models, where it is known; else the service is asked.
         timeout_seconds: the longest silence of the service.
+        transport: what makes the connections, see ``HttpService``.
         extended_options: the service takes llama.cpp's ``top_k``, ``min_p`` and ``repeat_penalty`` as well.
     """
 
@@ -48,24 +56,37 @@ class OpenAICompatible:
         name: str,
         base_url: str,
         *,
-        api_key: Callable[[], str | None] | None = None,
+        api_key: ReadKey | None = None,
         context_tokens: int | None = None,
         timeout_seconds: float = 300.0,
+        transport: httpx.AsyncBaseTransport | None = None,
         extended_options: bool = False,
     ) -> None:
         self.name = name
-        self._service = HttpService(name, base_url, api_key=api_key, timeout_seconds=timeout_seconds)
+        self._service = HttpService(
+            name, base_url, api_key=api_key, timeout_seconds=timeout_seconds, transport=transport
+        )
         self._context_tokens = context_tokens
         self._list_timeout_seconds = min(timeout_seconds, _LIST_TIMEOUT_SECONDS)
         self._options = _OPTIONS | _EXTENDED_OPTIONS if extended_options else _OPTIONS
         self._contexts: dict[str, int | None] = {}
         self._contexts_read_at = -math.inf
 
+    @property
+    def address(self) -> str:
+        """The base URL."""
+        return self._service.base_url
+
+    async def api_key(self) -> str | None:
+        """Return the key as it is now; for one use, not to be kept."""
+        return await self._service.key()
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
         body, warnings = self._body(request)
-        answer = AnswerReader(self.name, request.model, self._service.errors, warnings)
-        async with self._service.open("POST", "/chat/completions", body, model=request.model) as response:
+        async with self._service.open("POST", "/chat/completions", body, model=request.model) as exchange:
+            response = exchange.response
+            answer = AnswerReader(self.name, request.model, exchange.errors, warnings)
             try:
                 kind = response.headers.get("content-type", "")
                 if kind.startswith("text/html"):
@@ -84,7 +105,7 @@ class OpenAICompatible:
             except httpx.HTTPError as error:
                 # Once the service has said that it finished, the answer is whole; only bookkeeping was lost.
                 if answer.finish_reason is None:
-                    raise self._service.errors.from_httpx(error, streaming=True) from error
+                    raise exchange.errors.from_httpx(error, streaming=True) from error
         yield answer.last_chunk()
 
     async def models(self) -> list[ModelInfo]:
@@ -136,7 +157,7 @@ class OpenAICompatible:
         except TimeoutError:
             detail = f"{self.name} did not answer within {_CHECK_TIMEOUT_SECONDS:g} s."
             return Check(reachable=False, detail=detail, remedy="Wait for it, or restart it.")
-        except (ProviderUnavailable, ProviderTimeout) as error:
+        except (AddressRefused, ProviderUnavailable, ProviderTimeout) as error:
             return Check(reachable=False, detail=error.detail, remedy="Start it, or correct its address.")
         except ProviderAuthFailed as error:
             return Check(reachable=False, detail=error.detail, remedy="Correct its API key.")

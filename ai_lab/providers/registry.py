@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from ai_lab.errors import LabError, ModelNotFound
-from ai_lab.providers.catalog import SHIPPED_MODEL, is_on_this_machine, services
+from ai_lab.errors import ApiKeyNotFound, LabError, ModelNotFound, UnsupportedFeature
+from ai_lab.providers.catalog import (
+    SHIPPED_MODEL,
+    NoSecrets,
+    Service,
+    is_on_this_machine,
+    keyed_service,
+    keyed_services,
+    services,
+)
+from ai_lab.providers.known_services import canonical, known_services
+from ai_lab.providers.model_list import ModelList
+from ai_lab.providers.outbound import Outbound
 from ai_lab.providers.thinking import split_thinking
-from ai_lab.providers.types import ChatRequest, Check, Chunk, ModelInfo, Provider
+from ai_lab.providers.types import ChatRequest, Check, Chunk, ModelInfo, Provider, Secrets
 from ai_lab.settings import Settings
 
-_LIST_LIMIT_SECONDS = 1.0
-_ASK_AGAIN_SECONDS = 5.0
 _MODEL_LENGTH = 255
 
 
@@ -83,40 +91,44 @@ class ResolvedModel:
         return self.model if self.is_listed else None
 
 
-@dataclass
-class _Known:
-    """The last list of a provider."""
-
-    models: list[ModelInfo] = field(default_factory=list)
-    asked_at: float = float("-inf")
-    answered: bool = False
-
-
 class Providers:
-    """Every provider of a lab by name, in the order in which a bare model name is looked for."""
+    """Every provider of a lab by name, in the order in which a bare model name is looked for.
 
-    def __init__(self, settings: Settings, observe: CallObserver | None = None) -> None:
+    Services that a stored key makes usable come and go with the key. They are the last in which a name is looked for,
+    and never the default.
+
+    Args:
+        settings: of the lab.
+        observe: watches every call of a model.
+        secrets: gives API keys; default: none but those in the settings.
+    """
+
+    def __init__(self, settings: Settings, observe: CallObserver | None = None, secrets: Secrets | None = None) -> None:
+        self.outbound = Outbound(settings.allowed_addresses)
         self._observe = observe
-        rows = services(settings)
-        self._rows = {row.name: row for row in rows}
+        self._secrets = secrets or NoSecrets()
         self._settings = settings
+        self._fixed = {row.name: row for row in services(settings)}
+        self._keyed: dict[str, str] = {}
+        self._rows = dict(self._fixed)
         self._built: dict[str, Provider] = {}
-        self._local = {row.name for row in rows if is_on_this_machine(row.address(settings))}
-        self._known = {row.name: _Known() for row in rows}
-        self.titles = {row.name: row.title for row in rows}
+        self._lists = {name: ModelList() for name in self._fixed}
+        self._closing: set[asyncio.Task[None]] = set()
         self._default = settings.default_model_name()
 
     async def list_models(self) -> list[ListedModel]:
         """Return the models of all providers.
 
         Each provider has one second. One that does not answer contributes its last known list, marked stale, and is
-        not asked again for five seconds.
+        not asked again for five seconds; services with keys are asked every five minutes.
         """
-        await asyncio.gather(*(self._refresh(name) for name in self._rows))
+        rows = self._present()
+        await asyncio.gather(*(self._refresh(name) for name in rows))
         return [
-            ListedModel(name, info, stale=not known.answered)
-            for name, known in self._known.items()
-            for info in known.models
+            ListedModel(name, info, stale=not self._lists[name].answered)
+            for name in rows
+            if name in self._lists  # else its key was removed meanwhile
+            for info in self._lists[name].models
         ]
 
     async def resolve(self, name: str | None) -> ResolvedModel:
@@ -124,20 +136,29 @@ class Providers:
 
         Raises:
             ModelNotFound: no provider has it; the text names the nearest ones.
+            ApiKeyNotFound: it is at a service that needs a key, and there is none.
+            UnsupportedFeature: it is at a service that cannot be called yet.
         """
         name = name or self._default or await self._first_model()
         provider_name, slash, model = name.partition("/")
-        if slash and provider_name in self._rows:
-            found = await self._find(provider_name, model)
-            if found is None and self._known[provider_name].answered:
+        if slash and provider_name in self._present():
+            listed = self._lists[provider_name]
+            found = listed.find(model)
+            if found is None:
+                await self._refresh(provider_name)
+                found = listed.find(model)
+            if found is None and listed.answered and not self.is_keyed(provider_name):
                 raise self._not_found(name)
-            # One that does not answer is asked all the same: its own error says more than "not found".
+            # One that does not answer is asked all the same: its own error says more than "not found". So is one with
+            # a key: many take names that they do not list.
             return self._resolved(provider_name, found or model, is_listed=found is not None)
-        await self.list_models()
-        for candidate in self._rows:
-            if found := await self._find(candidate, name):
-                return self._resolved(candidate, found)
-        raise self._not_found(name)
+        keyed = [candidate for candidate in self._present() if self.is_keyed(candidate)]
+        for candidates in ([candidate for candidate in self._rows if candidate not in keyed], keyed):
+            await asyncio.gather(*(self._refresh(candidate) for candidate in candidates))
+            for candidate in candidates:
+                if candidate in self._lists and (found := self._lists[candidate].find(name)):
+                    return self._resolved(candidate, found)
+        raise (self._not_usable(provider_name) if slash else None) or self._not_found(name)
 
     async def default_model(self) -> str | None:
         """Return the ``provider/model`` that a request without a model gets, or None if there is none."""
@@ -147,62 +168,107 @@ class Providers:
             return None
 
     async def checks(self, limit_seconds: float) -> dict[str, Check]:
-        """Return whether each provider answers within the limit; spends no token."""
-        results = await asyncio.gather(*(_checked(self.get(name), limit_seconds) for name in self._rows))
-        return dict(zip(self._rows, results, strict=True))
+        """Return whether each provider answers within the limit; spends no token and uses no stored key."""
+        rows = list(self._present())
+        asked = [name for name in rows if not self.is_keyed(name)]
+        results = await asyncio.gather(*(_checked(self.get(name), limit_seconds) for name in asked))
+        answers = dict(zip(asked, results, strict=True))
+        return {name: answers.get(name) or _remembered(self._lists.get(name)) for name in rows}
 
     async def close(self) -> None:
         """Close every provider."""
-        await asyncio.gather(*(provider.close() for provider in self._built.values()))
+        await asyncio.gather(*(listed.close() for listed in self._lists.values()))
+        await asyncio.gather(*self._closing, *(provider.close() for provider in self._built.values()))
 
     def get(self, name: str) -> Provider:
-        """Return a provider by name, made when it is first asked for: its libraries take their time to load."""
+        """Return a provider by name, made when it is first asked for: its libraries take their time to load.
+
+        Raises:
+            LabError: there is none, or none any more.
+        """
         if name not in self._built:
-            self._built[name] = self._rows[name].build(self._settings)
+            row = self._present().get(name)
+            if row is None:
+                raise self._not_usable(name) or self._not_found(name)
+            self._built[name] = row.build(self._settings, self._secrets)
         return self._built[name]
+
+    def is_keyed(self, name: str) -> bool:
+        """Return whether requests to a provider carry a stored key, so that none is made without need."""
+        row = self._rows.get(name)
+        return row is not None and row.takes_key and (name in self._keyed or self._secrets.has_key(name))
+
+    def is_own(self, name: str) -> bool:
+        """Return whether a provider is built in or named in the settings, and may lie in a private network."""
+        return name in self._fixed
+
+    def _present(self) -> dict[str, Service]:
+        """Return the rows that there are now; no I/O."""
+        keyed = {name: url for name, url in keyed_services(self._secrets).items() if name not in self._fixed}
+        if keyed != self._keyed:
+            for name in [name for name, url in self._keyed.items() if keyed.get(name) != url]:
+                self._forget(name)
+            self._keyed = keyed
+            added = {name: keyed_service(name, url, self.outbound) for name, url in keyed.items()}
+            self._rows = self._fixed | added
+            self._lists = {name: self._lists.get(name) or ModelList() for name in self._rows}
+        return self._rows
+
+    def _forget(self, name: str) -> None:
+        """Close a provider whose key is gone or is for another address now."""
+
+        async def close(listed: ModelList, provider: Provider | None) -> None:
+            await listed.close()
+            if provider is not None:
+                await provider.close()
+
+        task = asyncio.create_task(close(self._lists.pop(name), self._built.pop(name, None)))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _resolved(self, provider_name: str, model: str, *, is_listed: bool = True) -> ResolvedModel:
         if len(model) > _MODEL_LENGTH:
             raise ModelNotFound(f"A model's name has at most {_MODEL_LENGTH} characters.")
         # Ollama passes models of this kind on to its own cloud.
         is_remote = provider_name == "ollama" and model.lower().endswith(("-cloud", ":cloud"))
-        is_local = provider_name in self._local and not is_remote
-        return ResolvedModel(self.get(provider_name), model, is_local, is_listed, self._observe)
+        provider = self.get(provider_name)
+        is_local = is_on_this_machine(self._rows[provider_name].address(self._settings)) and not is_remote
+        return ResolvedModel(provider, model, is_local, is_listed, self._observe)
 
     async def _first_model(self) -> str:
         embedded = await self.get("embedded").models()
         names = [info.name for info in embedded]
         if names:
             return f"embedded/{SHIPPED_MODEL if SHIPPED_MODEL in names else names[0]}"
-        for listed in await self.list_models():
-            if listed.provider != "echo":
-                return listed.full_name
+        own = [name for name in self._present() if name != "echo" and not self.is_keyed(name)]
+        await asyncio.gather(*(self._refresh(name) for name in own))
+        for name in own:
+            for info in self._lists[name].models:
+                return f"{name}/{info.name}"
         raise ModelNotFound(
             "No model is available. Put a GGUF file into the models folder, start Ollama, or name echo/echo."
         )
 
-    async def _find(self, provider_name: str, model: str) -> str | None:
-        """Return the provider's own spelling of a model, from its last list if that has it, else from a new one."""
-        known = self._known[provider_name]
-        if found := _same(model, known.models):
-            return found
-        await self._refresh(provider_name)
-        return _same(model, known.models)
-
     async def _refresh(self, name: str) -> None:
-        known = self._known[name]
-        if not known.answered and time.monotonic() - known.asked_at < _ASK_AGAIN_SECONDS:
-            return
-        try:
-            async with asyncio.timeout(_LIST_LIMIT_SECONDS):
-                known.models = await self.get(name).models()
-            known.answered = True
-        except (LabError, TimeoutError):
-            known.answered = False
-        known.asked_at = time.monotonic()
+        if listed := self._lists.get(name):
+            await listed.refresh(lambda: self.get(name), is_keyed=self.is_keyed(name))
+
+    def _not_usable(self, provider_name: str) -> LabError | None:
+        """Return why a service that we know cannot be asked."""
+        service = known_services().get(canonical(provider_name))
+        if service is None or service.name in self._rows:
+            return None
+        if service.adapter is None:
+            return UnsupportedFeature(
+                f"AI Lab cannot call the models of {service.title} yet. OpenRouter has many of them.",
+                param="model",
+            )
+        return ApiKeyNotFound(
+            f"{service.title} has no API key. Store one: ./ai-lab keys add {service.name}", param="model"
+        )
 
     def _not_found(self, name: str) -> ModelNotFound:
-        names = [f"{provider}/{info.name}" for provider, known in self._known.items() for info in known.models]
+        names = [f"{provider}/{info.name}" for provider, known in self._lists.items() for info in known.models]
         by_bare = {full.partition("/")[2].lower(): full for full in names} | {full.lower(): full for full in names}
         near = difflib.get_close_matches(name.lower(), by_bare, n=3, cutoff=0.5)
         matches = list(dict.fromkeys(by_bare[match] for match in near))
@@ -222,7 +288,9 @@ async def _checked(provider: Provider, limit_seconds: float) -> Check:
         )
 
 
-def _same(name: str, models: list[ModelInfo]) -> str | None:
-    """Return the listed name that ``name`` means: case and Ollama's ``:latest`` do not matter."""
-    wanted = name.lower().removesuffix(":latest")
-    return next((info.name for info in models if info.name.lower().removesuffix(":latest") == wanted), None)
+def _remembered(listed: ModelList | None) -> Check:
+    """Return what is known of a service with a key without asking it: health is asked for all the time."""
+    if listed is None or listed.failure is None:
+        detail = "answered last time" if listed and listed.answered else "has an API key; it is asked when it is used"
+        return Check(reachable=True, detail=detail)
+    return Check(reachable=False, detail=listed.failure, remedy="./ai-lab keys test shows what is wrong.")

@@ -111,6 +111,28 @@ class Check:
     remedy: str | None = None
 
 
+class Secrets(Protocol):
+    """Where API keys come from. They are asked for at every request and kept nowhere else."""
+
+    async def secret_for(self, service: str, base_url: str) -> str | None:
+        """Return the key of a service for use at ``base_url``, None where there is none.
+
+        Raises:
+            VaultSealed: there is one, but the vault cannot be read.
+            ApiKeyUnusable: there is one, but not for this address, or it was tampered with.
+            DatabaseUnavailable: its use cannot be written down.
+        """
+        ...
+
+    def has_key(self, service: str) -> bool:
+        """Return whether there is a key, without I/O."""
+        ...
+
+    def custom_services(self) -> dict[str, str]:
+        """Return the base URLs of services that exist only because a key with an address is stored, by name."""
+        ...
+
+
 class Provider(Protocol):
     """What talks to a model.
 

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ai_lab.telemetry.health import ComponentHealth, Health, HealthReport
     from ai_lab.telemetry.operations.service import Operations
-    from ai_lab.telemetry.prometheus.instruments import Instruments
+    from ai_lab.telemetry.prometheus.instruments import Instruments, VaultReading
     from ai_lab.telemetry.schemas import SystemMetrics
     from ai_lab.telemetry.service import Telemetry
 
-__all__ = ["ComponentHealth", "Health", "HealthReport", "Instruments", "Operations", "SystemMetrics", "Telemetry"]
+__all__ = [
+    "ComponentHealth",
+    "Health",
+    "HealthReport",
+    "Instruments",
+    "Operations",
+    "SystemMetrics",
+    "Telemetry",
+    "VaultReading",
+]
 
 _HOMES = {
     "ComponentHealth": "health",
@@ -25,6 +34,7 @@ _HOMES = {
     "Operations": "operations.service",
     "SystemMetrics": "schemas",
     "Telemetry": "service",
+    "VaultReading": "prometheus.instruments",
 }
 
 

@@ -85,6 +85,7 @@ class Health:
         latest: the newest sample of the machine; None as a whole where sampling is switched off.
         behind_seconds: how long ago samples and counts were last kept in the database.
         interval_seconds: time between two samples.
+        vault: returns where the vault's key comes from, and why it is sealed with the remedy, where it is.
     """
 
     def __init__(
@@ -97,7 +98,9 @@ class Health:
         latest: Callable[[], Snapshot | None] | None = None,
         behind_seconds: Callable[[], float] = lambda: 0.0,
         interval_seconds: float = 5.0,
+        vault: Callable[[], tuple[str, str | None, str | None]] | None = None,
     ) -> None:
+        self._vault = vault
         self._database = database
         self._providers = providers
         self._data_dir = data_dir
@@ -126,6 +129,7 @@ class Health:
             _checked("database", "unhealthy", self._check_database),
             _checked("disk", "degraded", self._check_disk),
             _checked("machine", "degraded", self._check_machine),
+            _checked("vault", "degraded", self._check_vault),
             _checked("providers", "degraded", self._check_providers),
         )
         components = [component for part in found for component in part]
@@ -206,6 +210,15 @@ class Health:
             unit = None if celsius is None else "celsius"
             seen.append(_Seen(f"gpu:{gpu.index}", status, detail, celsius, unit, remedy))
         return seen
+
+    async def _check_vault(self) -> list[_Seen]:
+        """Say whether it is open and where its root key comes from; nothing is read or decrypted."""
+        if self._vault is None:
+            return []
+        source, reason, remedy = self._vault()
+        if reason is None:
+            return [_Seen("vault", "healthy", f"open; root key from {source}")]
+        return [_Seen("vault", "degraded", f"sealed: {reason}", remedy=remedy)]
 
     async def _check_providers(self) -> list[_Seen]:
         seen = []

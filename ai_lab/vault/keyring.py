@@ -49,10 +49,10 @@ class Keyring:
     audit_key: bytes = field(repr=False)
 
     @classmethod
-    def new(cls) -> Keyring:
-        """Return one with a first data key, ``k1``."""
-        first = DataKey(os.urandom(KEY_BYTES), now())
-        return cls({"k1": first}, "k1", os.urandom(KEY_BYTES), os.urandom(KEY_BYTES))
+    def new(cls, first: int = 1) -> Keyring:
+        """Return one with a first data key, ``k1`` where no other number is given."""
+        data_key = DataKey(os.urandom(KEY_BYTES), now())
+        return cls({f"k{first}": data_key}, f"k{first}", os.urandom(KEY_BYTES), os.urandom(KEY_BYTES))
 
     def with_new_data_key(self) -> Keyring:
         """Return one whose active data key is a new one; all others stay."""

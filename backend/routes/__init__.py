@@ -2,6 +2,7 @@
 
 from backend.routes import (
     agents,
+    api_keys,
     benchmarks,
     chat,
     conversations,
@@ -25,5 +26,6 @@ ROUTERS = (
     earlier.router,
     agents.router,
     benchmarks.router,
+    api_keys.router,
     openai.router,
 )

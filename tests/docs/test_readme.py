@@ -48,7 +48,7 @@ def test_there_is_something_to_run() -> None:
 
 
 def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProcess) -> None:
-    first, importing, measured, benchmarked = SHELL
+    first, importing, measured, benchmarked, guarded = SHELL
     output = _run(server, ["sh", "-e", "-c"], first.replace("curl ", "curl --fail --silent --show-error "))
     assert '"status":"success"' in output
     assert "event: message.done" in output
@@ -60,15 +60,18 @@ def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProces
     )
     assert "old" in _run(server, ["sh", "-e", "-c"], importing.replace("migrate_json", f"{ROOT}/migrate_json"))
     # The launcher looks for the environment of start.sh; the command is the same in that of the tests.
-    measured, benchmarked = (
+    measured, benchmarked, guarded = (
         re.sub(r"\./ai-lab (\w+)", lambda name: f"{sys.executable} -P -m ai_lab.cli {name[1]}", text)
-        for text in (measured, benchmarked)
+        for text in (measured, benchmarked, guarded)
     )
     output = _run(server, ["sh", "-e", "-c"], measured.replace("curl ", "curl --fail --silent --show-error "))
     for shown in ("healthy", "CPU", '"cpu_usage_percent"', '"series"', '"by_route"', '"component":"database"'):
         assert shown in output
     output = _run(server, ["sh", "-e", "-c"], benchmarked.replace("curl ", "curl --fail --silent --show-error "))
     for shown in ("Decode rate", "echo/echo", "complete", '"avg_time"'):
+        assert shown in output
+    output = _run(server, ["sh", "-e", "-c"], guarded.replace("curl ", "curl --fail --silent --show-error "))
+    for shown in ("work", "master.key", "intact", '"supported_services"'):
         assert shown in output
 
 
@@ -90,7 +93,7 @@ def test_the_settings_table_shows_every_setting_with_its_default() -> None:
     shown = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
     for field, name in setting_names().items():
         default = Settings.model_fields[field].default
-        assert shown.pop(name) == ("" if default is None else f"`{default}`")
+        assert shown.pop(name) == ("" if default in (None, ()) else f"`{default}`")
     assert shown == {}
 
 

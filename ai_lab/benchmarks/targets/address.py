@@ -26,6 +26,7 @@ class Address(BaseModel):
     protocol: Literal["auto", "ollama", "openai", "engine", "provider"]
     model: str
     base_url: str | None = Field(default=None, repr=False)  # may hold a password
+    is_own: bool = True  # and may lie in a private network
     api_key: SecretStr | None = None
     endpoint: Literal["chat", "generate"] = "chat"
     engine: EngineOptions | None = None
@@ -46,6 +47,12 @@ class Address(BaseModel):
     def is_local(self) -> bool:
         """Whether the target is on this machine."""
         return is_here(self.base_url)
+
+
+def bare_address(url: str) -> str:
+    """Return scheme, host and port of ``url``: what the rules for outbound connections go by."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def target_key(address: Address) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from ai_lab.benchmarks.plan import Arm
-from ai_lab.benchmarks.targets.address import Address
+from ai_lab.benchmarks.targets.address import Address, bare_address
 from ai_lab.benchmarks.targets.target import Target
 from ai_lab.errors import LabError, ProviderAuthFailed, ProviderUnavailable
+from ai_lab.providers.outbound import Outbound, place_of
 from ai_lab.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ async def open_target(address: Address, arm: Arm, *, timeout_seconds: float, set
         settings: of the lab: models, engine, providers.
 
     Raises:
+        AddressRefused: nothing is sent to where it is.
         ProviderUnavailable: the server cannot be reached, or speaks nothing that we do.
         ModelNotFound: it does not have the model.
         LabError: it refuses the key, or the engine cannot load the model.
@@ -37,10 +40,10 @@ async def open_target(address: Address, arm: Arm, *, timeout_seconds: float, set
         from ai_lab.benchmarks.targets.provider import ProviderTarget  # noqa: PLC0415 - as above
 
         return await ProviderTarget.start(address, arm.options, timeout_seconds=timeout_seconds, settings=settings)
-    return await _open_http(address, arm, timeout_seconds)
+    return await _open_http(address, arm, timeout_seconds, Outbound(settings.allowed_addresses))
 
 
-async def _open_http(address: Address, arm: Arm, timeout_seconds: float) -> Target:
+async def _open_http(address: Address, arm: Arm, timeout_seconds: float, outbound: Outbound) -> Target:
     from ai_lab.benchmarks.targets.connection import Connections  # noqa: PLC0415 - as above
     from ai_lab.benchmarks.targets.ollama import OllamaTarget  # noqa: PLC0415 - as above
     from ai_lab.benchmarks.targets.openai import OpenAITarget  # noqa: PLC0415 - as above
@@ -50,7 +53,15 @@ async def _open_http(address: Address, arm: Arm, timeout_seconds: float) -> Targ
     if key and not (key.isascii() and key.isprintable()):
         raise ProviderAuthFailed("The API key has characters that no key has. Enter it again.")
     name = "Ollama" if address.protocol == "ollama" else urlsplit(url).netloc.rpartition("@")[2]
-    connections = Connections(name, url.removesuffix("/v1"), key, timeout_seconds=timeout_seconds)
+    with contextlib.suppress(OSError):  # a name that only a proxy knows, or none at all: connecting tells
+        await outbound.addresses(place_of(bare_address(url)), is_local=address.is_own)
+    connections = Connections(
+        name,
+        url.removesuffix("/v1"),
+        key,
+        timeout_seconds=timeout_seconds,
+        vet=partial(outbound.vet, is_local=address.is_own or outbound.names(url)),
+    )
     try:
         protocol = address.protocol
         if protocol == "auto":

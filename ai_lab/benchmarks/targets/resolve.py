@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pydantic import SecretStr
+
 from ai_lab.benchmarks.plan import Arm
-from ai_lab.benchmarks.targets.address import Address
+from ai_lab.benchmarks.targets.address import Address, bare_address
 from ai_lab.errors import InvalidRequest
 from ai_lab.providers import Providers
-from ai_lab.settings import Settings, check_base_url
+from ai_lab.providers.outbound import Outbound
 
 
-async def resolve(arm: Arm, providers: Providers, settings: Settings) -> Address:
-    """Return where ``arm`` is found; nothing is started, and a server that does not answer is no error yet.
+async def resolve(arm: Arm, providers: Providers) -> Address:
+    """Return where ``arm`` is found, with its key; nothing is started, and a server that is silent is no error yet.
 
     Raises:
+        AddressRefused: nothing is sent to an address of this kind.
         InvalidRequest: engine options or an endpoint that the provider has not.
+        LabError: its key cannot be had now.
         ModelNotFound: no provider has the model; the text names the nearest ones.
     """
     if arm.url:
+        Outbound().check(bare_address(arm.url), is_local=True)
         return Address(
             protocol=arm.protocol,
             model=arm.model or "",
@@ -25,6 +30,7 @@ async def resolve(arm: Arm, providers: Providers, settings: Settings) -> Address
             endpoint=arm.endpoint,
         )
     from ai_lab.providers.ollama import Ollama  # noqa: PLC0415 - loads the ollama package, as resolving does anyway
+    from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - as above
 
     resolved = await providers.resolve(arm.model)
     name = resolved.provider.name
@@ -35,15 +41,14 @@ async def resolve(arm: Arm, providers: Providers, settings: Settings) -> Address
         )
     if name == "embedded":
         return Address(protocol="engine", model=resolved.model, endpoint=arm.endpoint, engine=arm.engine)
-    if isinstance(resolved.provider, Ollama):
-        address = resolved.provider.address
-        return Address(protocol="ollama", model=resolved.model, endpoint=arm.endpoint, base_url=address)
-    if server := settings.servers.get(name):
+    if isinstance(resolved.provider, Ollama | OpenAICompatible):
+        key = await resolved.provider.api_key()
         return Address(
-            protocol="openai",
+            protocol="ollama" if isinstance(resolved.provider, Ollama) else "openai",
             model=resolved.model,
-            base_url=check_base_url(server.base_url),
-            api_key=server.api_key,
+            base_url=resolved.provider.address,
+            is_own=providers.is_own(name),
+            api_key=SecretStr(key) if key else None,
             endpoint=arm.endpoint,
         )
     if arm.endpoint == "generate":

@@ -109,6 +109,7 @@ OPERATIONS = (
         PREFIX,
         "counter",
         ("http_requests_total", "method route status", "Requests answered."),
+        ("http_requests_refused_total", "reason", "Requests of strangers: host, origin, token, scope, rate_limit."),
         ("http_client_disconnects_total", "route", "Requests whose client left before the answer was whole."),
         ("chat_turns_total", "outcome", "Answers in conversations, by how they ended."),
         ("benchmark_runs_total", "status grade", "Benchmarks that ended, by how; grade none: without figures."),
@@ -122,6 +123,8 @@ OPERATIONS = (
         ("function_failures_total", "function", "Calls of a monitored function that raised an error."),
         ("db_query_failures_total", "operation", "Statements and units of work that failed."),
         ("log_messages_total", "level", "Log entries."),
+        ("vault_operations_total", "operation", "What was done with the key vault; use: a key was given to a call."),
+        ("vault_operation_failures_total", "operation error_type", "Uses of the key vault that failed."),
         ("metrics_series_dropped_total", "family", "Values not shown apart, for a family had too many label sets."),
     ),
     *_rows(
@@ -131,6 +134,10 @@ OPERATIONS = (
         ("llm_requests_in_progress", "provider model", "Requests to a model under way."),
         ("db_pool_connections", "state", "Database connections of the pools."),
         ("db_size_bytes", "file", "Size of the database and of its write-ahead log."),
+        ("vault_keys", "service state", "Stored keys."),
+        ("vault_sealed", "", "1 where the vault has no root key that fits, else 0."),
+        ("vault_audit_sequence", "", "Number of the newest entry of the audit chain."),
+        ("vault_audit_mac", "", "First 48 bits of the MAC of that entry, as a number: an anchor outside the database."),
         ("event_loop_lag_seconds", "", "Longest delay of the event loop within the last 15 seconds."),
         ("health_status", "component status", "1 at the status that a component has."),
         ("build_info", "version python", "1 at the version that runs."),
@@ -162,8 +169,6 @@ DECLARED = (
     *_rows(
         PREFIX,
         "counter",
-        ("vault_operations_total", "operation", "Uses of the key vault."),
-        ("vault_operation_failures_total", "operation error_type", "Uses of the key vault that failed."),
         ("llm_cache_requests_total", "kind", "Look-ups in the answer cache."),
         ("llm_cache_hits_total", "kind", "Look-ups that found an answer."),
         ("llm_rate_limited_total", "scope", "Requests held back by a rate limit."),
@@ -174,7 +179,6 @@ DECLARED = (
     *_rows(
         PREFIX,
         "gauge",
-        ("vault_keys", "service state", "Stored keys."),
         ("llm_circuit_breaker_state", "provider state", "1 at the state that a circuit breaker has."),
     ),
 )

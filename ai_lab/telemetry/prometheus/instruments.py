@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from ai_lab import __version__
 from ai_lab.logging import SlowOperations
@@ -25,9 +26,23 @@ _BENCHMARKS = (
     *(("complete", grade) for grade in ("VALID", "SUSPECT", "INVALID")),
     *((status, "none") for status in ("cancelled", "interrupted", "failed")),
 )
+_REFUSALS = ("host", "origin", "token", "scope", "rate_limit")
 _STATUSES = ("healthy", "degraded", "unhealthy")
 _OPERATIONS = ("select", "insert", "update", "delete", "other", "transaction", "read")
 _SERVER_ERROR = 500
+
+
+class VaultReading(NamedTuple):
+    """How the vault is at this moment.
+
+    Args:
+        keys: how many there are by service and state.
+        audit_head: number and MAC of the newest entry; None while the vault is sealed.
+    """
+
+    keys: Mapping[tuple[str, str], int]
+    is_sealed: bool
+    audit_head: tuple[int, str] | None
 
 
 class Instruments:
@@ -47,6 +62,7 @@ class Instruments:
         self._requests = registry.number("http_requests_total")
         self._request_seconds = registry.histogram("http_request_duration_seconds")
         self._first_byte_seconds = registry.histogram("http_time_to_first_byte_seconds")
+        self._refused = registry.number("http_requests_refused_total")
         self._left = registry.number("http_client_disconnects_total")
         self._in_progress = registry.number("http_requests_in_progress")()
         self._turns = registry.number("chat_turns_total")
@@ -59,6 +75,9 @@ class Instruments:
         self._statement_failures = registry.number("db_query_failures_total")
         self._write_wait_seconds = registry.histogram("db_write_wait_seconds")()
         self._log_messages = registry.number("log_messages_total")
+        self._vault_operations = registry.number("vault_operations_total")
+        self._vault_failures = registry.number("vault_operation_failures_total")
+        self._read_vault: Callable[[], VaultReading] | None = None
         self._read_connections: Callable[[], int] | None = None
         self._size_bytes: Mapping[str, int] = {}
         self._lag_seconds: float | None = None
@@ -70,6 +89,8 @@ class Instruments:
             self._turns(outcome)
         for status, grade in _BENCHMARKS:
             self._benchmarks(status, grade)
+        for reason in _REFUSALS:
+            self._refused(reason)
         for level in _LEVELS:  # series that begin at 0 let rate() see the first event
             self._log_messages(level)
         for operation in _OPERATIONS:
@@ -104,6 +125,20 @@ class Instruments:
             self._left(route).inc()
         failed = status >= _SERVER_ERROR
         self._operations.record("http", f"{method} {route}", seconds, failed=failed, trace_id=trace_id)
+
+    def request_refused(self, reason: str) -> None:
+        """Count a request that was turned away at the door."""
+        self._refused(reason if reason in _REFUSALS else OTHER).inc()
+
+    def vault_operation(self, operation: str, error_code: str | None) -> None:
+        """Count what was done with the vault; given to ``Vault``."""
+        self._vault_operations(operation).inc()
+        if error_code:
+            self._vault_failures(operation, error_code).inc()
+
+    def vault(self, read: Callable[[], VaultReading]) -> None:
+        """Show what ``read`` returns at each scrape."""
+        self._read_vault = read
 
     def chat_turn(self, outcome: str, seconds: float) -> None:
         """Count and time an answer in a conversation; ``outcome`` is the status that it is kept with."""
@@ -161,6 +196,14 @@ class Instruments:
         yield PREFIX + "event_loop_lag_seconds", (), self._lag_seconds
         if self._read_connections:
             yield PREFIX + "db_pool_connections", ("in_use",), self._read_connections()
+        if self._read_vault:
+            vault = self._read_vault()
+            for (service, state), count in vault.keys.items():
+                yield PREFIX + "vault_keys", (service, state), count
+            yield PREFIX + "vault_sealed", (), vault.is_sealed
+            if vault.audit_head:
+                yield PREFIX + "vault_audit_sequence", (), vault.audit_head[0]
+                yield PREFIX + "vault_audit_mac", (), int(vault.audit_head[1][:12], 16)
         for file, size in self._size_bytes.items():
             yield PREFIX + "db_size_bytes", (file,), size
         for component, status in self._statuses.items():

@@ -19,8 +19,10 @@ ASKED = ChatRequest("tiny", [Message("user", "hi")])
 
 
 @contextlib.asynccontextmanager
-async def opened(host: str, *, context_tokens: int = 4096, timeout_seconds: float = 5) -> AsyncIterator[Ollama]:
-    made = Ollama("ollama", host, context_tokens=context_tokens, timeout_seconds=timeout_seconds)
+async def opened(
+    host: str, *, context_tokens: int = 4096, timeout_seconds: float = 5, **more: Any
+) -> AsyncIterator[Ollama]:
+    made = Ollama("ollama", host, context_tokens=context_tokens, timeout_seconds=timeout_seconds, **more)
     yield made
     await made.close()
 

@@ -103,16 +103,31 @@ async def test_missing_model_tells_how_to_get_it(server: OllamaServer, provider:
     assert not server.received(CHAT)
 
 
-async def test_key_of_the_package_is_never_repeated(monkeypatch: pytest.MonkeyPatch, server: OllamaServer) -> None:
-    key = "0123456789abcdef.secret"
-    monkeypatch.setenv("OLLAMA_API_KEY", key)
-    server.script(CHAT, json_reply({"error": f"invalid key {key}"}, 401))
-    async with opened(server.base_url) as provider:
+async def test_key_is_sent_with_each_request_and_never_repeated(
+    monkeypatch: pytest.MonkeyPatch, server: OllamaServer
+) -> None:
+    monkeypatch.setenv("OLLAMA_API_KEY", "CANARY-of-the-package")  # it would go to every address
+    keys = [f"CANARY{number}.0123456789abcdef" for number in range(3)]
+    left = [*keys]
+
+    async def key() -> str:
+        return left.pop(0)
+
+    server.script(CHAT, json_reply({"error": f"invalid key {keys[2]}"}, 401))
+    async with opened(server.base_url, api_key=key) as provider:
+        await provider.check()
+        await provider.models()
         error = await failure(provider)
 
-    assert server.received(CHAT)[0].headers["authorization"] == f"Bearer {key}"
+    sent = {request.path: request.headers.get("authorization") for request in server.requests}
+    assert sent == {
+        "/api/version": None,
+        "/api/tags": f"Bearer {keys[0]}",
+        "/api/show": f"Bearer {keys[1]}",
+        CHAT: f"Bearer {keys[2]}",
+    }
     assert "invalid key" in error.detail
-    assert key not in error.detail
+    assert "CANARY" not in error.detail
 
 
 async def test_server_that_is_off_says_so() -> None:

@@ -17,6 +17,9 @@ async def server() -> AsyncIterator[OpenAIServer]:
 
 @pytest.fixture
 async def provider(server: OpenAIServer) -> AsyncIterator[OpenAICompatible]:
-    made = OpenAICompatible("lab", server.base_url, api_key=lambda: KEY, timeout_seconds=5)
+    async def key() -> str:
+        return KEY
+
+    made = OpenAICompatible("lab", server.base_url, api_key=key, timeout_seconds=5)
     yield made
     await made.close()

@@ -44,7 +44,10 @@ async def test_refused_key_is_never_repeated(server: OpenAIServer, provider: Ope
 
 
 async def test_key_that_no_header_can_hold_is_refused_unseen(server: OpenAIServer) -> None:
-    async with opened(server.base_url, api_key=lambda: "sk-\u00e4\nsecret") as provider:
+    async def key() -> str:
+        return "sk-\u00e4\nsecret"
+
+    async with opened(server.base_url, api_key=key) as provider:
         error = await failure(provider)
 
     assert type(error) is ProviderAuthFailed

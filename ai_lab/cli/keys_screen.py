@@ -1,0 +1,94 @@
+"""How keys, tests, imports and the audit look on a terminal. Everything from outside is shown as text alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ai_lab.cli.figures import plain
+from ai_lab.importer.keys import Outcome
+from ai_lab.vault.schemas import DEFAULT_LABEL, WORKING, AuditEntry, KeyInfo, KeyTestAnswer
+
+_STYLES = {"active": "green", "tampered": "red", "unreadable": "red", "needs_reentry": "yellow", "revoked": "dim"}
+_RESULT_STYLES = {"stored": "green", "would be stored": "green", "already there": "dim", "refused": "red"}
+_WIDTH = 160  # where there is no terminal
+
+
+def draw_keys(keys: Sequence[KeyInfo], console: Console) -> Table:
+    """Return a line per key, and the remedy below those that cannot be used."""
+    table = _table("Service", "Label", "Key", "State", "Last test", "Last used", "Where")
+    for key in keys:
+        test = key.last_test
+        test_style = "" if test is None else "green" if test.result in WORKING else "red"
+        table.add_row(
+            _text(key.service_name),
+            _text(key.label),
+            _text(key.hint),
+            Text(key.state, style=_STYLES.get(key.state, "")),
+            Text(f"{test.result} {_when(test.tested_at)}" if test else "never", style=test_style or "dim"),
+            _text(_when(key.last_used_at) if key.last_used_at else "never"),
+            _text(key.environment_name or key.base_url or "its own address"),
+        )
+        if key.remedy:
+            table.add_row("", "", Text("⮡ " if console.encoding == "utf-8" else "-> "), _text(key.remedy))
+    if not console.is_terminal:
+        table.width = None
+    return table
+
+
+def draw_test(answer: KeyTestAnswer) -> Text:
+    """Return what a service said about a key, on one line."""
+    text = Text("works" if answer.success else "does not work", style="green" if answer.success else "red")
+    latency = f", {answer.latency_ms:.0f} ms" if answer.latency_ms is not None else ""
+    text.append(f"  {name_of(answer.service_name, answer.label)}: ", style="default")
+    text.append(f"{plain(answer.message)} ({answer.result}{latency})", style="default")
+    return text
+
+
+def draw_outcome(outcome: Outcome) -> Text:
+    """Return what became of a row of an import."""
+    text = Text(f"{outcome.result:<16}", style=_RESULT_STYLES[outcome.result])
+    kept = f" as {name_of(outcome.service_name, outcome.label)}" if outcome.label and outcome.service_name else ""
+    said = f": {plain('; '.join(outcome.said))}" if outcome.said else ""
+    return text.append(f"{plain(outcome.where)}{kept}{said}", style="default")
+
+
+def draw_audit(entries: Sequence[AuditEntry]) -> Table:
+    """Return a line per entry."""
+    table = _table("No.", "When", "Who", "What", "Key", "Outcome", "Times")
+    for entry in entries:
+        table.add_row(
+            str(entry.sequence),
+            _when(entry.at),
+            _text(entry.actor),
+            _text(entry.action),
+            _text(name_of(entry.service_name, entry.label) if entry.service_name else ""),
+            _text(entry.outcome),
+            str(entry.count),
+        )
+    return table
+
+
+def name_of(service: str, label: str | None) -> str:
+    """Return what to call a key."""
+    return plain(service if label in {None, DEFAULT_LABEL} else f"{service} ({label})")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _text(value: str) -> Text:
+    return Text(plain(value))
+
+
+def _when(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M")

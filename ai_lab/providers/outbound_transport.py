@@ -1,0 +1,116 @@
+"""Connections of httpx that go only where ``Outbound`` lets them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+import urllib.request
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ai_lab.errors import AddressRefused, InvalidSettings
+from ai_lab.providers.outbound import Outbound, Place, is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Common servers drop a quiet connection after 5 s; we let go of it first, so that no request meets a closing one.
+KEEPALIVE_SECONDS = 3.0
+#: Vetted once, an address stays right: only a server that moves is found late.
+_KEPT_SECONDS = 60.0
+#: A host with many addresses must not make a request wait for all of them.
+_MOST_TRIED = 4
+_PORTS = {"http": 80, "https": 443}
+
+
+class VettedTransport(httpx.AsyncHTTPTransport):
+    """Resolves a host itself and connects to an address that was vetted, so that no later answer can change it.
+
+    It serves one origin. That a request for another one fails is no rule of its own; it is what keeps a key at home
+    should anything above it err.
+    """
+
+    def __init__(self, outbound: Outbound, url: str, *, is_local: bool) -> None:
+        self._outbound = outbound
+        self._place = _place(httpx.URL(url))
+        self._is_local = is_local
+        self._vetted: Sequence[str] = ()
+        self._vetted_at = float("-inf")
+        self._proxy = _proxy(self._place)
+        # For plain http the certificates are not loaded: that takes 20 ms.
+        is_plain = self._place.scheme == "http" and not (self._proxy or "").startswith("https:")
+        try:
+            super().__init__(
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True,
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
+                proxy=self._proxy,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL):
+            raise InvalidSettings(
+                "The proxy that the environment names cannot be used. Name an http:// or https:// proxy in HTTP_PROXY "
+                "and HTTPS_PROXY, or list the host in NO_PROXY."
+            ) from None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request. Raises ``AddressRefused`` where it may not go."""
+        if _place(request.url) != self._place:
+            raise AddressRefused("A connection to one server was asked to serve another. Nothing was sent.")
+        addresses = await self._addresses(request)
+        if self._proxy:
+            return await super().handle_async_request(request)
+        failure: httpx.TransportError | None = None
+        for address in addresses[:_MOST_TRIED]:
+            try:
+                response = await super().handle_async_request(_directed(request, self._place.host, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                failure = failure or error
+            else:
+                if address != addresses[0]:
+                    self._vetted = [address, *(one for one in addresses if one != address)]
+                return response
+        self._vetted_at = float("-inf")
+        raise failure or httpx.ConnectError("no address")
+
+    async def _addresses(self, request: httpx.Request) -> Sequence[str]:
+        if time.monotonic() - self._vetted_at < _KEPT_SECONDS:
+            return self._vetted
+        try:
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
+                self._vetted = await self._outbound.addresses(self._place, is_local=self._is_local)
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("the name was not resolved in time") from error
+        except OSError as error:
+            if not self._proxy:  # a proxy may know names that are unknown here
+                raise httpx.ConnectError("the name cannot be resolved") from error
+            self._vetted = ()
+        self._vetted_at = time.monotonic()
+        return self._vetted
+
+
+def _directed(request: httpx.Request, host: str, address: str) -> httpx.Request:
+    """Return the request with a numeric address; its ``Host`` header and the name in the certificate stay."""
+    extensions = dict(request.extensions)
+    if address != host:
+        extensions["sni_hostname"] = host
+    url = request.url.copy_with(host=address)
+    return httpx.Request(request.method, url, headers=request.headers, stream=request.stream, extensions=extensions)
+
+
+def _place(url: httpx.URL) -> Place:
+    host = url.raw_host.decode("ascii").lower()
+    return Place(url.scheme, host, url.port or _PORTS.get(url.scheme, 0))
+
+
+def _proxy(place: Place) -> str | None:
+    """Return the proxy of the environment, none for what promises to be this machine."""
+    with contextlib.suppress(ValueError):
+        if is_loopback(place.host):
+            return None
+    if place.is_localhost or urllib.request.proxy_bypass(f"{place.host}:{place.port}"):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(place.scheme) or proxies.get("all")
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

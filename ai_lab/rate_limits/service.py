@@ -1,0 +1,164 @@
+"""Says whether a client may do one more thing, and never stands in the way when it cannot tell."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from typing import Literal, Protocol, get_args
+
+from limits import RateLimitItem, parse_many
+from limits.errors import StorageError
+
+from ai_lab.database import Database
+from ai_lab.errors import InvalidSettings, LabError
+from ai_lab.rate_limits.library import LibraryWindows
+from ai_lab.rate_limits.repository import SharedWindows
+from ai_lab.rate_limits.window import UNLIMITED, Usage, Window
+from ai_lab.settings import Settings, setting_names
+
+LimitName = Literal["requests", "model_calls", "keys", "failures"]
+
+#: No request waits longer than this for a store.
+_PATIENCE_SECONDS = 0.25
+#: After a store has failed, this process counts by itself for so long.
+_ALONE_SECONDS = 5.0
+_PURGE_SECONDS = 60.0
+_WARN_SECONDS = 60.0
+_Failure = (StorageError, LabError, OSError, TimeoutError)
+
+logger = logging.getLogger(__name__)
+
+
+class Windows(Protocol):
+    """A store that several servers may share."""
+
+    async def take(self, key: str, limit: int, period_seconds: int) -> Usage:
+        """Count one request if it fits in."""
+        ...
+
+    async def purge(self) -> None:
+        """Delete what weighs nothing any more."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+class RateLimits:
+    """Counts requests per client: in this process, and where several servers work together, in a store they share.
+
+    A store that fails or is slow never refuses or holds up anybody: this process counts alone then, for some seconds.
+
+    Args:
+        limits: how much is allowed; a name that is missing is not limited.
+        shared: the store of all servers; None where there is one server.
+
+    Attributes:
+        store_failures: how often the shared store could not be used.
+    """
+
+    def __init__(self, limits: dict[LimitName, RateLimitItem], shared: Windows | None = None) -> None:
+        self._limits = limits
+        self._own = LibraryWindows.in_memory()
+        self._shared = shared
+        self._alone_until = self._warn_after = self._purge_after = 0.0
+        self._purging: asyncio.Task[None] | None = None
+        self.store_failures = 0
+
+    @classmethod
+    def open(cls, settings: Settings, database: Database) -> RateLimits:
+        """Return the limits that the settings name; connects nowhere yet.
+
+        Raises:
+            InvalidSettings: a limit or the address of Redis cannot be used; the text names the setting.
+        """
+        limits = {name: _parsed(settings, name) for name in get_args(LimitName)}
+        if not settings.rate_limits:
+            return cls({})
+        if settings.redis_url:
+            return cls(limits, LibraryWindows.on_redis(settings.redis_url.get_secret_value()))
+        return cls(limits, None if database.is_sqlite else SharedWindows(database))
+
+    async def hit(self, name: LimitName, client: str, endpoint: str = "") -> Window:
+        """Count one request of a client if it is allowed, and return what it may still do.
+
+        Args:
+            name: of the limit.
+            client: who it is; only a digest of it is kept.
+            endpoint: what is counted apart, one of a bounded number.
+        """
+        item = self._limits.get(name)
+        if item is None:
+            return UNLIMITED
+        period_seconds, key = item.get_expiry(), _key(name, item, client, endpoint)
+        usage: Usage | None = None
+        if self._shared and name != "failures":  # whether a token is right must not depend on a store
+            usage = await self._take_shared(self._shared, key, item)
+        if usage is None:
+            usage = await self._own.take(key, item.amount, period_seconds)
+        return Window.of(usage, item.amount, period_seconds)
+
+    async def close(self) -> None:
+        """End what is under way and close the connections of the store."""
+        if self._purging:
+            self._purging.cancel()
+            await asyncio.wait({self._purging})
+        if self._shared:
+            await self._shared.close()
+
+    async def _take_shared(self, shared: Windows, key: str, item: RateLimitItem) -> Usage | None:
+        """Return the usage by the store of all servers, None while that cannot be used."""
+        now = time.monotonic()
+        if now < self._alone_until:
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                usage = await shared.take(key, item.amount, item.get_expiry())
+        except _Failure as error:
+            self._failed(error)
+            return None
+        if now >= self._purge_after and (self._purging is None or self._purging.done()):
+            self._purge_after = now + _PURGE_SECONDS
+            self._purging = asyncio.create_task(_purge(shared))
+        return usage
+
+    def _failed(self, error: BaseException) -> None:
+        now = time.monotonic()
+        self.store_failures += 1
+        self._alone_until = now + _ALONE_SECONDS
+        if now >= self._warn_after:
+            self._warn_after = now + _WARN_SECONDS
+            logger.warning(
+                "the store of rate limits cannot be used (%s, %d times so far): this server counts by itself meanwhile",
+                type(error).__name__,
+                self.store_failures,
+            )
+
+
+async def _purge(shared: Windows) -> None:
+    try:
+        await shared.purge()
+    except _Failure as error:
+        logger.debug("old windows are still there: %s", type(error).__name__)
+
+
+def _key(name: str, item: RateLimitItem, client: str, endpoint: str) -> str:
+    digest = hashlib.blake2b(f"{client}\0{endpoint}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"{name}/{item.get_expiry()}/{digest}"
+
+
+def _parsed(settings: Settings, name: LimitName) -> RateLimitItem:
+    field = f"rate_limit_{name}"
+    try:
+        (item,) = parse_many(getattr(settings, field))
+    except ValueError:
+        item = None
+    if item is None or item.amount < 1 or item.get_expiry() < 1:
+        raise InvalidSettings(
+            f"{setting_names()[field]} must be a number per period, such as 600/minute or 20 per second. To limit "
+            "nothing, set AI_LAB_RATE_LIMITS=false."
+        )
+    return item

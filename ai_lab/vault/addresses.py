@@ -1,0 +1,146 @@
+"""Where the key of a service goes: its own address, the one that settings name, or one that the user gave."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from ai_lab.errors import AddressRefused, InvalidRequest, ServiceNotFound
+from ai_lab.providers.known_services import KnownService, canonical, known_services, origin_of
+from ai_lab.providers.outbound import Outbound
+from ai_lab.settings import Settings
+from ai_lab.vault.repository import KeyRow
+
+#: Providers without a key, and words that stand in the API's addresses where the name of a service does.
+RESERVED = frozenset(
+    {"embedded", "echo", "rotate", "rotation", "rekey", "audit", "import", "status", "reset", "supported"}
+)
+_OLLAMA_PORT = 11434
+#: Where a server listens that is to be reached from everywhere, and how it is reached from here.
+_HERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - nothing is bound
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a key is bound to. ``base_url`` is None where that is the service's own address."""
+
+    service_name: str
+    known: KnownService | None
+    base_url: str | None
+    origin: str
+
+    @property
+    def url(self) -> str:
+        """Return where models are called."""
+        return self.base_url or (self.known.base_url if self.known else None) or self.origin
+
+
+class Addresses:
+    """Knows the services of an installation. Names are compared in lower case; settings win over known services."""
+
+    def __init__(self, settings: Settings, outbound: Outbound) -> None:
+        self._outbound = outbound
+        self._settings = settings
+        self._servers = {name.lower(): entry.base_url.rstrip("/") for name, entry in settings.servers.items()}
+
+    def name_of(self, given: str) -> str:
+        """Return the name under which the keys of a service are stored."""
+        name = given.strip().lower()
+        return name if name in self._servers else canonical(name)
+
+    def known(self, service_name: str) -> KnownService | None:
+        """Return the row of a known service; a server of AI_LAB_SERVERS is none, whatever its name."""
+        return None if service_name in self._servers else known_services().get(service_name)
+
+    def configured(self, service_name: str) -> str | None:
+        """Return the address that settings give a service of the user's own: AI_LAB_SERVERS or OLLAMA_HOST."""
+        if service_name in self._servers:
+            return self._servers[service_name]
+        return _ollama_address(self._settings.ollama_host) if service_name == "ollama" else None
+
+    def is_local(self, service_name: str) -> bool:
+        """Return whether the service may lie on this machine or in a private network."""
+        return self.configured(service_name) is not None
+
+    def for_storing(self, service_name: str, base_url: str | None, stored: KeyRow | None = None) -> Address:
+        """Return where a key that is stored or tested goes.
+
+        Args:
+            service_name: as ``name_of`` returns it.
+            base_url: what the user gave.
+            stored: the key that is replaced; its address stays where none was given.
+
+        Raises:
+            ServiceNotFound: nobody knows the service, and no address was given.
+            InvalidRequest: the name is reserved, the address is missing, or not the one that settings give.
+            AddressRefused: nothing is sent there.
+        """
+        if service_name in RESERVED:
+            raise InvalidRequest(f"No key can be stored under the name {service_name!r}.", param="service_name")
+        known, configured = self.known(service_name), self.configured(service_name)
+        if configured:
+            if base_url and origin_of(base_url) != origin_of(configured):
+                name = "OLLAMA_HOST" if service_name == "ollama" else "AI_LAB_SERVERS"
+                raise InvalidRequest(
+                    f"The address of {service_name!r} is set by {name}: change it there, or leave base_url out.",
+                    param="base_url",
+                )
+            return Address(service_name, known, configured, origin_of(configured))
+        base_url = base_url or (stored.base_url if stored else None) or self._endpoint(known)
+        if base_url:
+            self._outbound.check(base_url, is_local=False)
+            origin = origin_of(base_url)
+            own = origin_of(known.base_url) if known and known.base_url else None
+            return Address(service_name, known, None if origin == own else base_url.rstrip("/"), origin)
+        if known is None:
+            raise self.not_found(service_name)
+        if known.base_url is None:
+            raise InvalidRequest(
+                f"{known.title} has an address for each customer: give the one of your resource as base_url.",
+                param="base_url",
+            )
+        return Address(service_name, known, None, origin_of(known.base_url))
+
+    def of_row(self, row: KeyRow) -> Address:
+        """Return where a stored key goes."""
+        return Address(row.service_name, self.known(row.service_name), row.base_url, row.base_origin)
+
+    def expected_origin(self, row: KeyRow) -> str:
+        """Return the origin that a stored key must be bound to as settings and known services are now."""
+        known = self.known(row.service_name)
+        url = self.configured(row.service_name) or row.base_url or (known.base_url if known else None)
+        try:
+            return origin_of(url) if url else ""
+        except AddressRefused:
+            return ""
+
+    def may_go(self, row: KeyRow, base_url: str) -> bool:
+        """Return whether the key of a row may be sent to ``base_url``."""
+        origin = origin_of(base_url)
+        if origin == row.base_origin:
+            return True
+        known = self.known(row.service_name)
+        return known is not None and row.base_url is None and origin in known.origins
+
+    def not_found(self, service_name: str) -> ServiceNotFound:
+        """Return the error for a name that nobody knows."""
+        near = difflib.get_close_matches(service_name, [*known_services(), *self._servers], n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        return ServiceNotFound(
+            f"No service is called {service_name!r}. {hint}A server of your own needs its base_url.", near
+        )
+
+    def _endpoint(self, known: KnownService | None) -> str | None:
+        name = known.endpoint_environment_name if known else None
+        return self._settings.named(name) if name else None
+
+
+def _ollama_address(host: str) -> str:
+    """Return Ollama's address as it is called: OLLAMA_HOST may lack scheme and port, or say where a server listens."""
+    host = host.strip().strip("\"'")
+    for everywhere, here in _HERE.items():
+        host = host.replace(everywhere, here)
+    if "//" in host:
+        return host.rstrip("/")
+    has_port = host.rsplit("]", 1)[-1].count(":") == 1
+    return f"http://{host}" if has_port else f"http://{host}:{_OLLAMA_PORT}"

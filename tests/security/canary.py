@@ -1,0 +1,69 @@
+"""Secrets of tests carry a mark; this finds it in whatever a run has left behind, also as base64, hex or UTF-16."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import mmap
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+_MARK = b"CANARY"
+#: A secret has letters and digits after the mark; the word alone is in sources and in names of tests.
+_SECRET = re.compile(rb"CANARY[0-9A-Za-z_\-]{8}")
+#: What tests write for the program to read (a ``.env``, files of an earlier tool) lies below a folder of this name.
+INPUTS = "inputs"
+#: Base64 of the mark at each of the three places that it can have within four letters, as far as it depends on
+#: nothing around it.
+_ENCODED = (
+    base64.b64encode(_MARK),
+    base64.b64encode(b"\0" + _MARK)[2:9],
+    base64.b64encode(b"\0\0" + _MARK)[3:10],
+    _MARK.hex().encode(),
+    _MARK.hex().upper().encode(),
+    _MARK.decode().encode("utf-16-le"),
+)
+
+
+def new_secret(prefix: str = "sk-") -> str:
+    """Return a secret that nothing but this call has ever said."""
+    return f"{prefix}CANARY{secrets.token_hex(16)}"
+
+
+def holds_secret(data: bytes | mmap.mmap) -> bool:
+    """Return whether a marked secret is in there, in the open or encoded."""
+    return (data.find(_MARK) >= 0 and _SECRET.search(data) is not None) or any(
+        data.find(form) >= 0 for form in _ENCODED
+    )
+
+
+def files_with_secrets(folder: Path) -> list[str]:
+    """Return the files below ``folder`` that hold a secret, in their text or name; inputs of tests are left out."""
+    return [str(path) for path in _files(folder) if holds_secret(os.fsencode(path.name)) or _is_hit(path)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for at, folders, names in os.walk(folder):
+        if INPUTS in folders:
+            folders.remove(INPUTS)
+        yield from (Path(at) / name for name in names)
+
+
+def _is_hit(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return holds_secret(data)
+    return False
+
+
+def assert_none_left(folders: Iterable[Path]) -> None:
+    """Raise an error that names the files in which a secret was found."""
+    found = [path for folder in folders for path in files_with_secrets(folder)]
+    assert not found, (
+        f"secrets of the tests lie in the open in {found}. If a test wrote such a file for the program to read, "
+        f"it belongs below a folder named {INPUTS!r}."
+    )

@@ -1,0 +1,358 @@
+"""A server that other machines reach wants a token for all it has, in every spelling and by every way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ai_lab.access import cookie_for, is_token_required, replace_token, token_for, token_path, tokens_of
+from ai_lab.client import AsyncLabClient
+from ai_lab.errors import Forbidden, TokenUnusable, Unauthorized
+from ai_lab.settings import Settings
+from backend.access import METRICS_PATHS, OPEN_PATHS
+from backend.failed_tokens import FailedTokens
+from tests.security.operations import operations
+from tests.server import ServerProcess, run_main
+
+TOKEN = f"CANARY{secrets.token_hex(16)}"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is tested
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """Give a server that listens everywhere, behind a trusted proxy on this machine."""
+    settings = {
+        "API_HOST": EVERYWHERE,
+        "AI_LAB_TOKEN": TOKEN,
+        "AI_LAB_TRUSTED_PROXIES": "127.0.0.1",
+        "AI_LAB_RATE_LIMITS": "false",
+        "AI_LAB_DEFAULT_MODEL": "echo/echo",
+    }
+    with ServerProcess(tmp_path_factory.mktemp("guarded") / "data", settings) as server:
+        yield server
+
+
+@pytest.fixture
+def stranger(guarded: ServerProcess) -> Iterator[httpx.Client]:
+    """Give a client without a token."""
+    with httpx.Client(base_url=guarded.url) as client:
+        yield client
+
+
+@pytest.fixture
+def admin(guarded: ServerProcess) -> Iterator[httpx.Client]:
+    """Give a client with the token."""
+    with httpx.Client(base_url=guarded.url, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def metrics_token(guarded: ServerProcess) -> str:
+    """Give the token that may read metrics; the server has made it."""
+    return (guarded.data_dir / ".config" / "ai-lab" / "metrics-token").read_text(encoding="ascii").strip()
+
+
+def test_without_a_token_nothing_is_told(stranger: httpx.Client, admin: httpx.Client) -> None:
+    described = list(operations(admin, "get", "post", "put", "patch", "delete"))
+    assert len(described) > 30
+    more = [
+        ("get", path)
+        for path in ("/docs", "/openapi.json", "/none", "/docs/assets/swagger-ui.css", "//", "/health/live/")
+    ]
+    more += [(method, path) for method in ("head", "options", "trace", "odd") for path in ("/", "/chat", "/none")]
+    for method, path in described + more:
+        if path in OPEN_PATHS:
+            continue
+        answer = stranger.request(method, path)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="AI Lab"'), (
+            method,
+            path,
+        )
+        if method != "head":
+            code = answer.json()["error"]["code"] if path.startswith("/v1/") else answer.json()["code"]
+            assert code == "unauthorized"
+        assert admin.request(method, path, follow_redirects=False).status_code != 401 or path == "/login"
+
+
+def test_what_is_open_tells_nothing(stranger: httpx.Client) -> None:
+    assert stranger.get("/health/live").json() == {"status": "alive"}
+    assert set(stranger.get("/health/ready").json()) == {"status", "version", "uptime_seconds", "timestamp"}
+
+
+def test_the_token_comes_by_each_header_and_never_by_the_address(stranger: httpx.Client) -> None:
+    for headers in (
+        {"authorization": f"Bearer {TOKEN}"},
+        {"authorization": f"bearer  {TOKEN}"},
+        {"x-api-key": TOKEN},
+        {"authorization": "Basic dXNlcjpwYXNz", "x-api-key": TOKEN},
+    ):
+        assert stranger.get("/conversations", headers=headers).status_code == 200, headers
+    for name in ("token", "access_token", "api_key", "key"):
+        assert stranger.get("/conversations", params={name: TOKEN}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        b"",
+        b"x",
+        b"' OR 1=1--",
+        TOKEN[:-1].encode(),
+        TOKEN.encode() + b"x",
+        TOKEN.lower().encode(),
+        b"\xff\xfe\x80",
+        "Ω".encode(),
+        b"A" * 60_000,
+        b"null",
+        b"%00",
+        cookie_for(TOKEN).encode(),
+    ],
+)
+def test_anything_else_is_no_token(stranger: httpx.Client, shown: bytes) -> None:
+    for name, value in ((b"authorization", b"Bearer" + b" " * bool(shown) + shown), (b"x-api-key", shown)):
+        answer = stranger.get("/conversations", headers=[(name, value)])
+        assert answer.status_code in {401, 431}
+        assert TOKEN not in answer.text
+
+
+def test_two_headers_are_held_to_the_first_rule(stranger: httpx.Client) -> None:
+    good, bad = f"Bearer {TOKEN}", "Bearer wrong"
+    assert stranger.get("/conversations", headers=[("authorization", good), ("authorization", bad)]).status_code == 401
+    assert stranger.get("/conversations", headers={"authorization": bad, "x-api-key": TOKEN}).status_code == 401
+
+
+def test_the_token_for_metrics_reads_metrics_alone(
+    stranger: httpx.Client, admin: httpx.Client, metrics_token: str
+) -> None:
+    stranger.headers["authorization"] = f"Bearer {metrics_token}"
+    for path in METRICS_PATHS:
+        assert stranger.get(path).status_code in {200, 400, 422}, path
+    for method, path in operations(admin, "get", "post", "put", "patch", "delete"):
+        if method == "get" and path in METRICS_PATHS:
+            continue
+        answer = stranger.request(method, path)
+        assert (answer.status_code, "forbidden" in answer.text) == (403, True), (method, path)
+    assert stranger.get("/docs").status_code == 403
+    assert stranger.post("/login", json={"token": metrics_token}).status_code == 403
+
+
+def test_a_browser_logs_in_and_out(stranger: httpx.Client) -> None:
+    sent = stranger.get("/", headers={"accept": "text/html,*/*"})
+    assert (sent.status_code, sent.headers["location"]) == (303, "/login")
+    page = stranger.get("/login")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    for path in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
+        assert stranger.get(path).status_code == 200
+    assert stranger.post("/login", json={"token": "CANARYwrong"}).status_code == 401
+    assert not stranger.cookies
+    answer = stranger.post("/login", json={"token": TOKEN})
+    assert answer.status_code == 204
+    attributes = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")[1:]}
+    assert attributes == {"httponly", "path=/", "samesite=strict"}
+    assert TOKEN not in answer.headers["set-cookie"]
+    assert stranger.get("/docs").status_code == 200
+    assert stranger.get("/", headers={"accept": "text/html,*/*"}).headers["location"] == "/docs"
+    foreign = {"origin": "https://evil.example"}
+    assert stranger.post("/chat", json={"message": "x"}, headers=foreign).status_code == 403
+    assert stranger.post("/logout").status_code == 204
+    assert stranger.get("/docs").status_code == 401
+
+
+def test_behind_a_trusted_proxy_with_tls_the_cookie_is_for_tls(stranger: httpx.Client) -> None:
+    answer = stranger.post("/login", json={"token": TOKEN}, headers={"x-forwarded-proto": "https"})
+    assert "secure" in answer.headers["set-cookie"].lower()
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"token": 1}, {"token": ["x"]}, {"token": "A" * 5000}, {"token": "Ω\x00"}, [], "x"]
+)
+def test_a_login_that_is_none_is_refused(stranger: httpx.Client, body: object) -> None:
+    assert stranger.post("/login", json=body).status_code in {401, 422}
+    assert stranger.post("/login", data={"token": TOKEN}).status_code == 415
+
+
+def test_the_description_says_that_a_token_is_wanted(admin: httpx.Client, http: httpx.Client) -> None:
+    described = admin.get("/openapi.json").json()
+    assert described["security"] == [{"token": []}]
+    assert described["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+    assert described["paths"]["/health/live"]["get"]["security"] == []
+    assert "security" not in http.get("/openapi.json").json()
+
+
+async def test_the_client_sends_its_token_and_says_what_is_wrong(guarded: ServerProcess, metrics_token: str) -> None:
+    async with AsyncLabClient(guarded.url, TOKEN) as client:
+        assert (await client.chat("hello")).response
+    async with AsyncLabClient(guarded.url) as client:
+        with pytest.raises(Unauthorized, match="ai-lab token"):
+            await client.chat("hello")
+    async with AsyncLabClient(guarded.url, metrics_token) as client:
+        with pytest.raises(Forbidden):
+            await client.chat("hello")
+
+
+def test_another_start_on_its_port_recognises_it(guarded: ServerProcess, tmp_path: Path) -> None:
+    ended = run_main(tmp_path / "data", "--port", str(guarded.port))
+    assert ended.returncode == 2
+    assert "AI Lab already runs at" in ended.stderr
+
+
+def test_its_log_and_its_files_do_not_have_the_token(guarded: ServerProcess) -> None:
+    assert "wrong token" in guarded.log
+    assert TOKEN not in guarded.log
+    for file in guarded.data_dir.rglob("*"):
+        assert not file.is_file() or TOKEN.encode() not in file.read_bytes()
+
+
+def test_a_new_token_is_shown_once_and_kept_for_its_user_alone(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "data", {"AI_LAB_REQUIRE_TOKEN": "1", "AI_LAB_DEFAULT_MODEL": "echo/echo"})
+    folder = server.data_dir / ".config" / "ai-lab"
+    with server:
+        token = (folder / "token").read_text(encoding="ascii").strip()
+        assert len(token) == 43
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for name in ("token", "metrics-token"):
+            assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+        assert httpx.get(f"{server.url}/conversations").status_code == 401
+        assert httpx.get(f"{server.url}/conversations", headers={"x-api-key": token}).status_code == 200
+        assert server.stop() == 0
+    assert server.log.count(token) == server.log.count(f"{server.url}/#token={token}") == 1
+    with server:
+        assert (folder / "token").read_text(encoding="ascii").strip() == token
+        assert server.stop() == 0
+    assert server.log.count(token) == 1
+    assert server.log.count(str(folder / "token")) == 2
+    (folder / "token").chmod(0o644)
+    ended = run_main(server.data_dir, settings={"AI_LAB_REQUIRE_TOKEN": "1"})
+    assert ended.returncode == 2
+    assert f"chmod 600 {folder / 'token'}" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "asked", "required"),
+    [
+        ("127.0.0.1", False, False),
+        ("localhost", False, False),
+        ("::1", False, False),
+        ("127.0.0.1", True, True),
+        (EVERYWHERE, False, True),
+        ("::", False, True),
+        ("192.168.0.5", False, True),
+        ("lab.example.org", False, True),
+        ("localhost.example.org", False, True),
+    ],
+)
+def test_a_token_is_required_wherever_others_reach_the_server(host: str, *, asked: bool, required: bool) -> None:
+    assert is_token_required(Settings(api_host=host, require_token=asked)) is required
+
+
+@pytest.mark.parametrize(
+    "token", ["CANARYshort", "CANARY" * 10, f"CANARY {secrets.token_hex(16)}", f"CANARYä{secrets.token_hex(16)}"]
+)
+def test_a_weak_token_is_refused_without_repeating_it(tmp_path: Path, token: str) -> None:
+    with pytest.raises(TokenUnusable) as refused:
+        tokens_of(Settings(api_host=EVERYWHERE, token=token, config_dir=tmp_path))
+    assert token not in str(refused.value)
+    assert "AI_LAB_TOKEN" in str(refused.value)
+
+
+def test_token_files_are_for_their_user_alone(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    settings = Settings(api_host=EVERYWHERE, token_file=file, config_dir=tmp_path / "config")
+    with pytest.raises(TokenUnusable, match="no such file"):
+        tokens_of(settings)
+    file.write_text(secrets.token_urlsafe(32))
+    for mode in (0o640, 0o604, 0o620):
+        file.chmod(mode)
+        with pytest.raises(TokenUnusable, match="chmod 600"):
+            tokens_of(settings)
+    file.chmod(0o600)
+    tokens = tokens_of(settings)
+    assert tokens
+    assert tokens.take_new() is None
+    assert tokens.scope_of(file.read_text()) == "admin"
+    file.write_bytes(b"\xff" * 64)
+    with pytest.raises(TokenUnusable, match="cannot be read"):
+        tokens_of(settings)
+
+
+def test_the_two_tokens_differ(tmp_path: Path) -> None:
+    file = tmp_path / "metrics"
+    file.write_text(secrets.token_urlsafe(32))
+    settings = Settings(api_host=EVERYWHERE, token=file.read_text(), metrics_token_file=file, config_dir=tmp_path)
+    with pytest.raises(TokenUnusable, match="token for metrics is the admin's"):
+        tokens_of(settings)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TokenUnusable, match="AI_LAB_CONFIG_DIR"):
+        tokens_of(Settings(api_host=EVERYWHERE, config_dir=tmp_path / "file" / "config"))
+
+
+def test_a_new_token_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    settings = Settings(api_host=EVERYWHERE, config_dir=tmp_path / "config")
+    before = tokens_of(settings)
+    new = replace_token(settings)
+    after = tokens_of(settings)
+    assert before
+    assert after
+    assert before.scope_of(new) is None
+    assert (after.scope_of(new), after.take_new()) == ("admin", None)
+    assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
+    assert sorted(path.name for path in settings.config_path().iterdir()) == ["metrics-token", "token"]
+    with pytest.raises(TokenUnusable, match="AI_LAB_TOKEN"):
+        replace_token(Settings(token=new))
+
+
+def test_clients_send_the_servers_file_to_this_machine_alone(tmp_path: Path) -> None:
+    settings = Settings(api_host="192.168.0.5", allowed_hosts=("lab.example.org",), config_dir=tmp_path)
+    assert token_for(settings, "http://127.0.0.1:8001") is None
+    tokens_of(settings)
+    token = token_path(settings).read_text().strip()
+    for url in (
+        "http://127.0.0.1:1",
+        "http://localhost",
+        "http://[::1]:8001",
+        "http://192.168.0.5:8001",
+        "https://lab.example.org",
+    ):
+        assert token_for(settings, url) == token
+    for url in (
+        "http://192.168.0.6",
+        "http://evil.example",
+        "http://localhost.evil.example",
+        "http://127.0.0.1@evil.example",
+    ):
+        assert token_for(settings, url) is None
+    assert token_for(Settings(token=TOKEN), "https://elsewhere.example") == TOKEN
+
+
+async def test_wrong_tokens_are_noted_once_a_minute_for_each_address() -> None:
+    notes: list[tuple[str, int]] = []
+
+    async def note(address: str, attempts: int) -> None:
+        notes.append((address, attempts))
+
+    async def limit(address: str) -> float | None:
+        return 7.0 if address == "blocked" else None
+
+    failures = FailedTokens(limit, note, note_seconds=0.2)
+    for _ in range(50):
+        assert await failures.count("10.0.0.1") is None
+    assert await failures.count("blocked") == 7.0
+    await asyncio.sleep(0.05)
+    assert notes == [("10.0.0.1", 50), ("blocked", 1)]
+    for _ in range(9):
+        await failures.count("10.0.0.1")
+    for number in range(500):
+        await failures.count(f"fd00::{number}")
+    await failures.close()
+    assert sum(attempts for _, attempts in notes) == 50 + 1 + 9 + 500
+    assert len(notes) < 300
