@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
-from ai_lab.errors import ApiKeyNotFound, ApiKeyRefused, InvalidRequest
+from ai_lab.errors import ApiKeyRefused, InvalidRequest, NotFound
 from ai_lab.providers.known_services import canonical, known_services
 from ai_lab.settings import Settings
 from ai_lab.vault.alone import opened_vault, stored_secret
@@ -68,7 +68,7 @@ class APIKeyManager:
         async with opened_vault(self._settings) as vault:
             try:
                 await vault.remove(service_name, None, actor=_ACTOR)
-            except ApiKeyNotFound:
+            except NotFound:
                 return False
         return True
 

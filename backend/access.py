@@ -27,6 +27,7 @@ METRICS_PATHS = frozenset(
         "/metrics",
         "/metrics/prometheus",
         "/metrics/history",
+        "/metrics/series",
         "/performance/summary",
         "/health",
         "/health/detailed",

@@ -23,7 +23,7 @@ from ai_lab.rate_limits import RateLimits
 from backend import errors
 from backend.access import OPEN_PATHS, AccessRules, Doors
 from backend.errors import PROBLEM_TYPE, Problem
-from backend.failed_tokens import FailedTokens
+from backend.failed_tokens import FailedTokens, Note
 from backend.login import add_login
 from backend.measured import MeasuredRequests
 from backend.middleware import RequestContext
@@ -49,7 +49,7 @@ def create_app(lab: Lab, doors: Doors | None = None) -> FastAPI:
     """
     doors = doors or Doors.of(lab.settings, tokens_of(lab.settings))
     limits = RateLimits.open(lab.settings, lab.database)
-    failures = FailedTokens(failed_token_limit(limits))
+    failures = FailedTokens(failed_token_limit(limits), _noting(lab))
 
     @contextlib.asynccontextmanager
     async def living(_: FastAPI) -> AsyncIterator[None]:
@@ -83,6 +83,15 @@ def create_app(lab: Lab, doors: Doors | None = None) -> FastAPI:
     _add_docs(app)
     app.openapi = lambda: _openapi(app, wants_token=doors.tokens is not None)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
+
+
+def _noting(lab: Lab) -> Note:
+    """Return what puts wrong tokens into the audit."""
+
+    async def note(address: str, attempts: int) -> None:
+        await lab.vault.note("auth_failed", "refused", actor=f"anonymous {address}", details={"attempts": attempts})
+
+    return note
 
 
 def _add_docs(app: FastAPI) -> None:

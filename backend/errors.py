@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
-from ai_lab.errors import LabError, MetricNotFound, ModelNotFound, ServiceNotFound, Unauthorized
+from ai_lab.errors import LabError, MetricNotFound, ModelNotFound, NotFound, ServiceNotFound, Unauthorized
 from ai_lab.logging.redaction import redact_text
 from backend.security_headers import DEFAULT_HEADERS
 
@@ -58,7 +58,8 @@ def problem_of(error: LabError, request_id: str) -> Problem:
     return Problem(
         title=error.title,
         status=error.status,
-        detail=error.detail,
+        # What is not there is named as it was asked for, and somebody may have put a key in the place of a name.
+        detail=redact_text(error.detail) if isinstance(error, NotFound) else error.detail,
         code=error.code,
         request_id=request_id,
         param=error.param,

@@ -17,6 +17,9 @@ from ai_lab.logging import RequestIds, SlowOperations, request_ids
 from backend.measured import route_template
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+#: For what takes a key or a token: those are checked letter by letter.
+SMALL_BODY_BYTES = 64 * 1024
+_SMALL_BODIES = ("/api-keys", "/login")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 #: W3C Trace Context: version, trace id, span id, flags; a version after 00 may have more.
 _TRACEPARENT = re.compile(
@@ -62,20 +65,27 @@ class RequestContext:
         first_byte_at = 0.0
         status = _SERVER_ERRORS
         received = sent = 0
+        has_begun = False
+        limit = SMALL_BODY_BYTES if scope["path"].startswith(_SMALL_BODIES) else MAX_BODY_BYTES
+        refusal = _refusal_of(scope, limit)
 
         async def receive_limited() -> Message:
             nonlocal received
-            message = await receive()
+            # Before the first byte is read; nor is a client asked to go on that waits with "Expect: 100-continue".
+            message: Message = {"type": "http.disconnect"} if refusal else await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                # Not one of ours: FastAPI turns any other error that it meets while it reads into a 400.
-                raise HTTPException(413, f"A request may have {MAX_BODY_BYTES // 1024**2} MiB. Send it in parts.")
-            return message
+            error = refusal or (_too_large(limit) if received > limit else None)
+            if error is None:
+                return message
+            if has_begun:  # nobody would be told
+                return {"type": "http.disconnect"}
+            # Not one of ours: FastAPI turns any other error that it meets while it reads into a 400.
+            raise error
 
         def send_with_id(message: Message) -> Awaitable[None]:  # no coroutine of its own: it runs for each chunk
-            nonlocal status, first_byte_at, sent
+            nonlocal status, first_byte_at, sent, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 MutableHeaders(scope=message)["x-request-id"] = ids.request_id
             elif body := message.get("body"):
                 first_byte_at = first_byte_at or time.perf_counter()
@@ -95,6 +105,21 @@ class RequestContext:
         # Not after an error: whoever answers for it, outside of here, logs it with these ids. uvicorn gives each
         # request a context of its own, so that they are seen by no other one.
         request_ids.reset(token)
+
+
+def _refusal_of(scope: Scope, limit: int) -> HTTPException | None:
+    """Return what is wrong with the body of a request by what its headers say of it."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            return _too_large(limit)
+        if name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            return HTTPException(415, "Send the body as it is: compressed ones are not taken.")
+    return None
+
+
+def _too_large(limit: int) -> HTTPException:
+    size = f"{limit // 1024**2} MiB" if limit >= 1024**2 else f"{limit // 1024} KiB"
+    return HTTPException(413, f"A request may have {size} here. Send less at once.")
 
 
 def _ids_of(scope: Scope) -> RequestIds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 
 from ai_lab.access import is_loopback
 from ai_lab.errors import InvalidSettings
@@ -100,6 +101,7 @@ def _is_same(origin: str, host: str) -> bool:
     return (mine["port"] or default) == (theirs["port"] or default)
 
 
+@lru_cache(256)  # the same few names come with every request
 def _plain(name: str) -> str:
     """Return a name or address in its one spelling."""
     name = name.strip("[]").lower().removesuffix(".")
@@ -109,6 +111,7 @@ def _plain(name: str) -> str:
         return name
 
 
+@lru_cache(256)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.strip("[]"))

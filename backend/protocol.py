@@ -6,8 +6,10 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -52,7 +54,7 @@ class ConnectionLimits:
         pipelined: requests that may wait behind one that is being answered.
         connections: open at once.
         connections_per_address: the same from one other machine.
-        proxies: machines that stand for many others.
+        proxies: addresses and networks of machines that stand for many others.
         look_seconds: how often a connection is looked at, and so how exact the times are.
     """
 
@@ -67,7 +69,7 @@ class ConnectionLimits:
     pipelined: int = 16
     connections: int = field(default_factory=_most_connections)
     connections_per_address: int = 256
-    proxies: frozenset[str] = frozenset()
+    proxies: Sequence[str] = ()
     look_seconds: float = 5
 
 
@@ -104,6 +106,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         """Take a connection, or refuse it where there are too many."""
         super().connection_made(transport)
         if self._is_one_too_many():
+            self._is_ending = True
             self._say(503)
             transport.close()
             return
@@ -127,7 +130,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head:
             self._unparsed_bytes = 0
-        elif self._begun == (not was_in_body) or not self._begun:  # of a later request in the same block: next time
+        elif self._begun + was_in_body < 2:  # noqa: PLR2004 - else most of the block is of requests before this one
             self._unparsed_bytes += len(data)
             if self._unparsed_bytes > self.limits.head_bytes and not self._is_ending:
                 self._refuse(431)
@@ -187,7 +190,7 @@ class _LimitedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             return True
         address = self.client[0] if self.client else ""
-        if is_loopback(address) or address in self.limits.proxies:
+        if is_loopback(address) or any(ip_address(address) in ip_network(proxy) for proxy in self.limits.proxies):
             return False
         others = (other.client for other in self.connections if isinstance(other, HttpToolsProtocol))
         return sum(1 for client in others if client and client[0] == address) > self.limits.connections_per_address

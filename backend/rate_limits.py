@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
 
@@ -14,8 +15,10 @@ from ai_lab.rate_limits import LimitName, RateLimits
 from ai_lab.settings import setting_names
 from backend import errors
 
-_UNCOUNTED = ("/health", "/docs/assets/", "/login/")
+_PROBES = {"/health", "/health/live", "/health/ready", "/health/detailed"}
+_FILES = ("/docs/assets/", "/login/")
 _MODEL_CALLS = {"/chat", "/v1/chat/completions", "/v1/embeddings", "/benchmark/llm"}
+_BENCHMARK = re.compile(r"/benchmarks(?:/compare|/[^/]+/(?:resume|rerun))?")
 _READING = {"GET", "HEAD", "OPTIONS"}
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _OTHER = "other"
@@ -40,7 +43,7 @@ class LimitedRequests:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI)."""
         path = scope.get("path", "")
-        if scope["type"] != "http" or path.startswith(_UNCOUNTED):
+        if scope["type"] != "http" or path in _PROBES or path.startswith(_FILES):
             await self._app(scope, receive, send)
             return
         name, endpoint = self._limit_of(scope["method"], path)
@@ -73,7 +76,7 @@ class LimitedRequests:
     def _limit_of(self, method: str, path: str) -> tuple[LimitName, str]:
         """Return the limit that counts a request, and what it counts apart."""
         if method not in _READING:
-            if path in _MODEL_CALLS or path.startswith("/benchmarks"):
+            if method == "POST" and (path in _MODEL_CALLS or _BENCHMARK.fullmatch(path)):
                 return "model_calls", ""
             if path.startswith("/api-keys"):
                 return "keys", ""

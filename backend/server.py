@@ -105,7 +105,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         await lab.benchmarks.adopt_orphans()
         config = uvicorn.Config(
             create_app(lab, doors),
-            http=limited_protocol(ConnectionLimits(proxies=frozenset(proxies))),
+            http=limited_protocol(ConnectionLimits(proxies=proxies)),
             ws="none",  # nothing here speaks it
             log_config=None,
             log_level="warning",

@@ -87,7 +87,7 @@ def main() -> int:
 
 async def _serve(data_dir: str, port: int) -> None:
     """Be the server, and say where its engine listens."""
-    async with Lab.open(Settings.load(data_dir=data_dir)) as lab:
+    async with Lab.open(Settings.load(data_dir=data_dir, rate_limits=False)) as lab:
         embedded = lab.providers.get("embedded")
         await lab.chat.answer(NewTurn.model_validate({"message": "Hello", "options": {"max_tokens": 4}}))
         assert isinstance(embedded, Embedded)

@@ -48,7 +48,8 @@ def main() -> int:
     parser.add_argument("--scrapes", type=int, default=500)
     parser.add_argument("--blocks", type=int, default=12, help="with the scraper, and as many without")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data") as server:
+    settings = {"AI_LAB_RATE_LIMITS": "false"}
+    with tempfile.TemporaryDirectory() as folder, ServerProcess(Path(folder) / "data", settings) as server:
         lines = asyncio.run(_load(server.url))
         scrapes = asyncio.run(_timed(server.url, "/metrics/prometheus", _PROMETHEUS, options.scrapes))
         texts = asyncio.run(_timed(server.url, "/metrics", "text/plain", options.scrapes))

@@ -14,7 +14,9 @@ from sqlalchemy.engine import make_url
 
 from ai_lab.database.setup import prepare_database
 from tests.postgres import PostgresServer
-from tests.security.canary import assert_none_left
+from tests.security.canary import assert_none_left, no_secret_is_left_behind
+
+__all__ = ["no_secret_is_left_behind"]  # a fixture of every test
 
 
 def pytest_configure() -> None:
@@ -39,13 +41,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_secret_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Fail a run (with several workers: each its own part) whose files hold a secret of the tests in the open."""
-    yield
-    assert_none_left([tmp_path_factory.getbasetemp()])
-
-
-@pytest.fixture(scope="session", autouse=True)
 def _config_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep labs of this process off the keys and tokens of whoever runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +60,7 @@ def postgres() -> Iterator[PostgresServer]:
     server = PostgresServer()
     yield server
     try:
-        assert_none_left([server.folder])  # the write-ahead log has what dropped databases held
+        assert_none_left([server.folder / "data"])  # the write-ahead log has what dropped databases held
     finally:
         server.stop()
 

@@ -34,7 +34,9 @@ class LabServer:
 async def serve_lab(settings: Settings) -> AsyncIterator[LabServer]:
     """Open a lab and serve it on a free loopback port until the block ends."""
     async with Lab.open(settings) as lab:
-        config = uvicorn.Config(create_app(lab), log_config=None, access_log=False, timeout_graceful_shutdown=10)
+        config = uvicorn.Config(
+            create_app(lab), log_config=None, access_log=False, proxy_headers=False, timeout_graceful_shutdown=10
+        )
         server = _Server(config)
         listening = socket.create_server(("127.0.0.1", 0))
         serving = asyncio.create_task(server.serve(sockets=[listening]))  # connections wait until it has begun

@@ -30,7 +30,16 @@ from ai_lab.settings import Settings
 JobKind = Literal["run", "analyse", "compare"]
 CANCEL = b"cancel\n"
 _RECORDS_AT_ONCE = 500
-_SECRET = {"database_url", "encryption_key", "sentry_dsn", "servers"}
+_SECRET = {
+    "database_url",
+    "encryption_key",
+    "encryption_key_file",
+    "encryption_key_previous",
+    "redis_url",
+    "sentry_dsn",
+    "servers",
+    "token",
+}
 
 
 @dataclass

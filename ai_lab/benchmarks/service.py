@@ -78,7 +78,6 @@ class Benchmarks(Archive):
         observe: Callable[[str, str | None], None] = lambda _status, _grade: None,
     ) -> None:
         super().__init__(database)
-        self._settings = settings
         self._providers = providers
         self._instance_id = instance_id
         self._host = socket.gethostname()[:255]

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from ai_lab.cli.door import say
 from ai_lab.cli.figures import plain
 from ai_lab.cli.keys_door import FINDINGS, FINE, WRONG, Keys, OwnKeys, ended, opened_keys
-from ai_lab.cli.keys_screen import draw_keys, draw_test, name_of
+from ai_lab.cli.keys_screen import draw_keys, draw_test, name_of, remedies, wide_console
 from ai_lab.errors import InvalidRequest, LabError
 from ai_lab.vault.schemas import KeyInfo, Rotation
 
@@ -71,8 +71,9 @@ def list_keys(*, as_json: bool, with_revoked: bool, url: str | None) -> int:
             sys.stdout.write(listed.model_dump_json(indent=2) + "\n")
             return FINE
         if listed.keys:
-            console = Console(highlight=False)
-            console.print(draw_keys(listed.keys, console), soft_wrap=not console.is_terminal)
+            wide_console().print(draw_keys(listed.keys))
+            for line in remedies(listed.keys):
+                say(line)
         else:
             say("There is no key yet. Store one: ai-lab keys add openai")
         if listed.vault.state == "sealed":

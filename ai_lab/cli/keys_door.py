@@ -9,6 +9,7 @@ from typing import Any
 
 from ai_lab.cli.address import explain, find_address
 from ai_lab.cli.door import found_server, say
+from ai_lab.cli.figures import plain
 from ai_lab.client.keys import AsyncKeyClient, key_change, key_to_test, new_key
 from ai_lab.errors import LabError, StartupError, Unauthorized
 from ai_lab.vault.alone import opened_vault
@@ -156,5 +157,5 @@ def ended(work: Callable[[], Coroutine[Any, Any, int]], *, url: str | None) -> i
         say(f"error: {trouble.what} {trouble.remedy}")
         return WRONG
     except LabError as error:
-        say(f"error: {error.detail}")
+        say(f"error: {plain(error.detail)}")
         return WRONG

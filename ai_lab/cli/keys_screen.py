@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,11 +17,12 @@ from ai_lab.vault.schemas import DEFAULT_LABEL, WORKING, AuditEntry, KeyInfo, Ke
 
 _STYLES = {"active": "green", "tampered": "red", "unreadable": "red", "needs_reentry": "yellow", "revoked": "dim"}
 _RESULT_STYLES = {"stored": "green", "would be stored": "green", "already there": "dim", "refused": "red"}
-_WIDTH = 160  # where there is no terminal
+_NEVER_BROKEN = {"Key", "When", "No."}
+_PIPE_COLUMNS = 400
 
 
-def draw_keys(keys: Sequence[KeyInfo], console: Console) -> Table:
-    """Return a line per key, and the remedy below those that cannot be used."""
+def draw_keys(keys: Sequence[KeyInfo]) -> Table:
+    """Return a line per key."""
     table = _table("Service", "Label", "Key", "State", "Last test", "Last used", "Where")
     for key in keys:
         test = key.last_test
@@ -32,13 +34,20 @@ def draw_keys(keys: Sequence[KeyInfo], console: Console) -> Table:
             Text(key.state, style=_STYLES.get(key.state, "")),
             Text(f"{test.result} {_when(test.tested_at)}" if test else "never", style=test_style or "dim"),
             _text(_when(key.last_used_at) if key.last_used_at else "never"),
-            _text(key.environment_name or key.base_url or "its own address"),
+            _text(key.environment_name or urlsplit(key.base_url or "").netloc),
         )
-        if key.remedy:
-            table.add_row("", "", Text("⮡ " if console.encoding == "utf-8" else "-> "), _text(key.remedy))
-    if not console.is_terminal:
-        table.width = None
     return table
+
+
+def remedies(keys: Sequence[KeyInfo]) -> list[str]:
+    """Return a line about each key that cannot be used."""
+    return [f"{name_of(key.service_name, key.label)}: {plain(key.remedy)}" for key in keys if key.remedy]
+
+
+def wide_console() -> Console:
+    """Return a console that cuts nothing where its output goes to a program."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PIPE_COLUMNS)
 
 
 def draw_test(answer: KeyTestAnswer) -> Text:
@@ -82,7 +91,7 @@ def name_of(service: str, label: str | None) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in _NEVER_BROKEN)
     return table
 
 

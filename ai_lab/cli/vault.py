@@ -9,7 +9,7 @@ from rich.console import Console
 from ai_lab.cli.door import say
 from ai_lab.cli.figures import plain
 from ai_lab.cli.keys_door import FINDINGS, FINE, WRONG, ended, opened_keys
-from ai_lab.cli.keys_screen import draw_audit
+from ai_lab.cli.keys_screen import draw_audit, wide_console
 from ai_lab.vault.schemas import AuditEntry, AuditVerification, VaultStatus
 
 _PAGE = 100
@@ -77,8 +77,7 @@ def show_audit(*, limit: int, as_json: bool, url: str | None) -> int:
             for entry in entries:
                 sys.stdout.write(entry.model_dump_json() + "\n")
         elif entries:
-            console = Console(highlight=False)
-            console.print(draw_audit(entries), soft_wrap=not console.is_terminal)
+            wide_console().print(draw_audit(entries))
         else:
             say("Nothing was done with keys yet.")
         return FINE
@@ -103,9 +102,9 @@ def verify_audit(*, anchor: str | None, as_json: bool, url: str | None) -> int:
 
 def _judged(found: AuditVerification) -> str:
     if found.is_intact:
-        return f"The audit is whole: {found.entries} entries.\nNote its head elsewhere: {plain(found.head)}"
+        return f"The audit is intact: {found.entries} entries.\nNote its head elsewhere: {plain(found.head)}"
     where = f" from entry {found.first_bad_sequence} on" if found.first_bad_sequence is not None else ""
-    return f"The audit is NOT whole{where}: {plain(found.reason)}"
+    return f"The audit is NOT intact{where}: {plain(found.reason)}"
 
 
 def _lines(status: VaultStatus) -> list[str]:

@@ -52,7 +52,7 @@ class Call(Generic[T_co]):
     path: str
     read: Callable[[bytes], T_co]
     params: dict[str, Any] = field(default_factory=dict)
-    body: Any = None
+    body: Any = field(default=None, repr=False)  # it may hold a secret
     headers: dict[str, str] = field(default_factory=dict)
     answers_with: tuple[int, ...] = ()
     settled_by: type[LabError] | None = None

@@ -13,19 +13,22 @@ from ai_lab.access import token_for
 from ai_lab.client.calls import Call
 from ai_lab.client.events import Reader
 from ai_lab.client.problems import error_of
-from ai_lab.errors import AnswerLost, ServerUnreachable, StartupError, TurnInProgress, Unauthorized
+from ai_lab.errors import AnswerLost, RateLimited, ServerUnreachable, StartupError, TurnInProgress, Unauthorized
 from ai_lab.providers.http_client import LineSplitter, client_options
 from ai_lab.settings import Settings, check_base_url
 
 T = TypeVar("T")
 _LINE_LIMIT_BYTES = 256 * 1024 * 1024  # the last event holds the whole answer
 _LONGEST_WAITS = 5
-_Failure = httpx.HTTPError | TurnInProgress
+_LONGEST_PAUSE_SECONDS = 30.0
+_Failure = httpx.HTTPError | TurnInProgress | RateLimited
+_FAILURES = (httpx.HTTPError, TurnInProgress, RateLimited)
 
 
 class Attempts:
     """Decides whether a call is sent again: once after a lost connection, then until the first one has ended.
 
+    One that came too soon for the server's rate limit, and so was not begun, is sent again when the server says so.
     Every mutation carries an Idempotency-Key, so that the work is done once.
     """
 
@@ -36,6 +39,12 @@ class Attempts:
 
     def pause_seconds(self, failure: _Failure) -> float:
         """Return how long to wait before sending again, or raise what the caller shall see."""
+        if isinstance(failure, RateLimited):
+            self._waits += 1
+            pause = failure.retry_after_seconds
+            if pause is None or pause > _LONGEST_PAUSE_SECONDS or self._waits > _LONGEST_WAITS:
+                raise failure
+            return pause
         if isinstance(failure, TurnInProgress):
             self._waits += 1
             if not self.was_lost or self._waits > _LONGEST_WAITS:
@@ -73,7 +82,7 @@ class Connection:
             try:
                 response = self._http.send(self._http.build_request(**call.request()))
                 return _result(call, response, attempts)
-            except (httpx.HTTPError, TurnInProgress) as failure:
+            except _FAILURES as failure:
                 time.sleep(attempts.pause_seconds(failure))
 
     def events(self, call: Call[Any], reader: Reader[T]) -> Generator[T, None, None]:
@@ -91,7 +100,7 @@ class Connection:
                             if (item := reader.read(line)) is not None:
                                 yield item
                 reader.end()
-            except (httpx.HTTPError, TurnInProgress) as failure:
+            except _FAILURES as failure:
                 if reader.has_begun:
                     raise reader.broken() from failure
                 time.sleep(attempts.pause_seconds(failure))
@@ -118,7 +127,7 @@ class AsyncConnection:
             try:
                 response = await self._http.send(self._http.build_request(**call.request()))
                 return _result(call, response, attempts)
-            except (httpx.HTTPError, TurnInProgress) as failure:
+            except _FAILURES as failure:
                 await asyncio.sleep(attempts.pause_seconds(failure))
 
     async def events(self, call: Call[Any], reader: Reader[T]) -> AsyncGenerator[T, None]:
@@ -136,7 +145,7 @@ class AsyncConnection:
                             if (item := reader.read(line)) is not None:
                                 yield item
                 reader.end()
-            except (httpx.HTTPError, TurnInProgress) as failure:
+            except _FAILURES as failure:
                 if reader.has_begun:
                     raise reader.broken() from failure
                 await asyncio.sleep(attempts.pause_seconds(failure))

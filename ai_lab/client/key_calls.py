@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ai_lab.client.calls import Call, once, place
-from ai_lab.errors import ApiKeyNotFound
+from ai_lab.errors import NotFound
 from ai_lab.vault.schemas import (
     ApiKeyList,
     AuditPage,
@@ -48,15 +48,14 @@ def remove(service: str, label: str | None) -> Call[KeyAnswer]:
         return KeyAnswer.model_validate_json(body)
 
     path, params = place("api-keys", service), {"label": label}
-    return Call("DELETE", path, read, params, headers=once(), settled_by=ApiKeyNotFound)
+    return Call("DELETE", path, read, params, headers=once(), settled_by=NotFound)
 
 
 def test(service: str, label: str | None, given: KeyToTest | None) -> Call[KeyTestAnswer]:
     """Test a stored key, or one that is given."""
     body: dict[str, Any] | None = None
-    if given is not None:
-        key = given.api_key.get_secret_value() if given.api_key else None
-        body = {"api_key": key, "base_url": given.base_url}
+    if given is not None and given.api_key is not None:
+        body = {"api_key": given.api_key.get_secret_value(), "base_url": given.base_url}
     path, params = place("api-keys", service, "test"), {"label": label}
     return Call("POST", path, KeyTestAnswer.model_validate_json, params, body, once())
 

@@ -231,10 +231,12 @@ def new_key(
 
 def key_to_test(api_key: str | None, base_url: str | None) -> KeyToTest | None:
     """Return what is to be tested; None: the stored key. Raises ``InvalidRequest`` as ``new_key`` does."""
-    if api_key is None and base_url is None:
+    if api_key is None:
+        if base_url is not None:
+            raise InvalidRequest("A stored key is tested at its own address: base_url goes with a key that is given.")
         return None
     try:
-        return KeyToTest(api_key=None if api_key is None else SecretStr(api_key), base_url=base_url)
+        return KeyToTest(api_key=SecretStr(api_key), base_url=base_url)
     except ValidationError as error:
         raise InvalidRequest(_faults(error)) from None
 

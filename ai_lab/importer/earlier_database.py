@@ -21,6 +21,7 @@ _HOLDS: dict[str, Holds] = {"conversations": "messages", "agent_states": "states
 _COUNTED = ("api_keys",)
 _MEASURED = "performance_metrics"
 _NO_SESSION = "no-session"
+_LARGEST_KEY_ROW_BYTES = 1024 * 1024
 
 
 class EarlierDatabase:
@@ -73,20 +74,27 @@ class EarlierDatabase:
         """Return the measurements, or None where there are none."""
         return Measurements(self.path, self._measured) if _MEASURED in self.columns else None
 
-    def api_keys(self) -> Iterator[dict[str, Any]]:
+    def api_keys(self) -> Iterator[dict[str, Any] | SourceDamaged]:
         """Yield the rows of the table of API keys by the names of their columns in small letters.
 
         Raises:
-            SourceDamaged: the table cannot be read on.
+            SourceDamaged: the table cannot be read at all.
         """
         if "api_keys" not in self.columns:
             return
         names = [name.lower() for name in self.columns["api_keys"]]
+        self._db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LARGEST_KEY_ROW_BYTES)
         try:
-            for row in self._db.execute("SELECT * FROM main.api_keys ORDER BY rowid"):
-                yield {name: _plain(value) for name, value in zip(names, row, strict=True)}
+            numbers = [number for (number,) in self._db.execute("SELECT rowid FROM main.api_keys ORDER BY rowid")]
         except sqlite3.DatabaseError as error:
             raise SourceDamaged(f"table api_keys: {error}", origin=str(self.path)) from error
+        for number in numbers:
+            try:
+                row = self._db.execute("SELECT * FROM main.api_keys WHERE rowid = ?", [number]).fetchone()
+            except sqlite3.DatabaseError as error:
+                yield SourceDamaged(f"it cannot be read ({error})", origin=str(self.path))
+            else:
+                yield {name: _plain(value) for name, value in zip(names, row, strict=True)}
 
     def _measured(self) -> Iterator[tuple[int | None, Any, Any]]:
         """Yield (microseconds, name, value) by time; None stands for a column that is missing."""

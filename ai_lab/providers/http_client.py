@@ -18,7 +18,7 @@ LINE_LIMIT_BYTES = 10_000_000
 
 _CONNECT_TIMEOUT_SECONDS = 5.0
 #: Common servers drop a quiet connection after 5 s; we let go of it first, so that no request meets a closing one.
-_KEEPALIVE_SECONDS = 3.0
+KEEPALIVE_SECONDS = 3.0
 
 
 def client_options(url: str, timeout_seconds: float) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def client_options(url: str, timeout_seconds: float) -> dict[str, Any]:
     parsed = httpx.URL(url)
     return {
         "timeout": httpx.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS),
-        "limits": httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_SECONDS),
+        "limits": httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
         "trust_env": not _is_loopback(parsed.host),
         "verify": True if parsed.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         "follow_redirects": False,

@@ -6,7 +6,6 @@ import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import ollama
@@ -14,13 +13,8 @@ import ollama
 from ai_lab.errors import InvalidSettings
 from ai_lab.providers.http_client import client_options, send
 from ai_lab.providers.http_service import encode_json
+from ai_lab.providers.ollama_address import ollama_address
 from ai_lab.providers.outbound import Outbound
-
-#: The server's own, and what an address with a scheme has instead.
-_PORT = 11434
-_WEB_PORTS = {"http": 80, "https": 443}
-#: What a server listens on when it listens everywhere, and where it is then reached.
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # replaced, not bound
 
 
 class OllamaClient(ollama.AsyncClient):
@@ -37,10 +31,10 @@ class OllamaClient(ollama.AsyncClient):
 
     def __init__(self, host: str, timeout_seconds: float) -> None:
         try:
-            url = _address(host)
+            url = ollama_address(host)
             transport = Outbound().transport(url, is_local=True)
             super().__init__(url, **client_options(url, timeout_seconds), transport=transport)
-        except (KeyError, ValueError, httpx.InvalidURL):
+        except (ValueError, httpx.InvalidURL):
             raise InvalidSettings(f"OLLAMA_HOST is no address: {host!r}. Write it like 127.0.0.1:11434.") from None
         self._client.headers.pop("authorization", None)
         self._headers: dict[str, str] = {}
@@ -78,18 +72,3 @@ class OllamaClient(ollama.AsyncClient):
         """Send what the package asks for, with the key."""
         answer: httpx.Response = await super()._request_raw(*args, **kwargs, headers=self._headers)  # type: ignore[no-untyped-call]  # the package's own
         return answer
-
-
-def _address(host: str) -> str:
-    """Return ``OLLAMA_HOST`` as a whole address; every part of it may be missing.
-
-    Raises:
-        ValueError: it is none.
-    """
-    host = host.strip().strip("\"'")
-    url = urlsplit(host if "://" in host else f"http://{host}")
-    name = url.hostname or "127.0.0.1"
-    name = _ANYWHERE.get(name, name)
-    port = url.port or (_WEB_PORTS[url.scheme] if "://" in host else _PORT)
-    path = url.path.strip("/")
-    return f"{url.scheme}://{f'[{name}]' if ':' in name else name}:{port}{f'/{path}' if path else ''}"

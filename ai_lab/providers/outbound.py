@@ -127,10 +127,9 @@ class Outbound:
             AddressRefused: it may not be used; the text says why and never repeats it.
         """
         place = place_of(url)
-        if place.is_localhost and not is_local and not self._is_named(place.host):
-            raise AddressRefused(_PRIVATE, param="base_url")
-        for address in _literal(place.host):
-            self.vet(address, is_local=is_local or self._is_named(place.host))
+        vet = self.rule(place, is_local=is_local)
+        for address in ["127.0.0.1"] if place.is_localhost else _literal(place.host):
+            vet(address)
 
     def vet(self, address: str, *, is_local: bool) -> None:
         """See that a numeric address may be connected to.
@@ -145,6 +144,17 @@ class Outbound:
         if kind == "private" and not is_local and not self._is_in_allowed_network(ip):
             raise AddressRefused(_PRIVATE, param="base_url")
 
+    def rule(self, place: Place, *, is_local: bool) -> Callable[[str], None]:
+        """Return what ``vet`` is for the addresses of one host; localhost must be this machine."""
+        may_be_private = is_local or self._is_named(place.host)
+
+        def vet(address: str) -> None:
+            self.vet(address, is_local=may_be_private)
+            if place.is_localhost and not is_loopback(address):
+                raise AddressRefused(_ELSEWHERE, param="base_url")
+
+        return vet
+
     async def addresses(self, place: Place, *, is_local: bool) -> list[str]:
         """Return the addresses of a host that may be connected to, those of IPv4 first: few servers have only IPv6.
 
@@ -152,19 +162,17 @@ class Outbound:
             AddressRefused: it has none that may.
             OSError: it has none at all.
         """
-        may_be_private = is_local or self._is_named(place.host)
+        vet = self.rule(place, is_local=is_local)
         found = _literal(place.host) or await self._resolve(place.host, place.port)
         vetted: list[str] = []
         refused: AddressRefused | None = None
         for address in dict.fromkeys(found):
             try:
-                self.vet(address, is_local=may_be_private)
+                vet(address)
             except AddressRefused as error:
                 refused = error
             else:
                 vetted.append(address)
-        if place.is_localhost and not all(map(is_loopback, vetted)):
-            raise AddressRefused(_ELSEWHERE, param="base_url")
         if not vetted:
             raise refused or OSError("the name has no address")
         return sorted(vetted, key=lambda address: ":" in address)

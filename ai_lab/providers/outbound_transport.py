@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import httpx
 
 from ai_lab.errors import AddressRefused, InvalidSettings
+from ai_lab.providers.http_client import KEEPALIVE_SECONDS
 from ai_lab.providers.outbound import Outbound, Place, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Common servers drop a quiet connection after 5 s; we let go of it first, so that no request meets a closing one.
-KEEPALIVE_SECONDS = 3.0
 #: Vetted once, an address stays right: only a server that moves is found late.
 _KEPT_SECONDS = 60.0
 #: A host with many addresses must not make a request wait for all of them.

@@ -129,7 +129,7 @@ class Secrets(Protocol):
         ...
 
     def custom_services(self) -> dict[str, str]:
-        """Return the base URLs of services that exist only because a key with an address is stored, by name."""
+        """Return base URLs by name: of services that only a key tells of, and of known ones at another address."""
         ...
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -41,8 +39,6 @@ SELECT EXISTS (SELECT FROM taken) AS allowed, previous.count AS previous, left_s
        coalesce((SELECT count FROM taken), (SELECT count FROM rate_limit_windows WHERE key = current_key), 0) AS current
 FROM place, previous
 """)
-#: Connections that counting may use; the others are for what is counted.
-_AT_ONCE = 4
 _PURGE = text("""
 DELETE FROM rate_limit_windows WHERE key IN (
   SELECT key FROM rate_limit_windows WHERE expires_at < extract(epoch FROM clock_timestamp())
@@ -72,7 +68,6 @@ class SharedWindows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def take(self, key: str, limit: int, period_seconds: float) -> Usage:
         """Count one request of ``key`` if it fits in, and return what is used.
@@ -81,7 +76,7 @@ class SharedWindows:
             DatabaseUnavailable: it cannot be counted, for whatever reason.
         """
         try:
-            async with self._turns, self._database.transaction() as db:
+            async with self._database.transaction() as db:
                 return await RateLimitRepository(db).take(key, limit, period_seconds)
         except SQLAlchemyError as error:
             raise DatabaseUnavailable("Requests cannot be counted in the database.") from error

@@ -24,6 +24,8 @@ LimitName = Literal["requests", "model_calls", "keys", "failures"]
 _PATIENCE_SECONDS = 0.25
 #: After a store has failed, this process counts by itself for so long.
 _ALONE_SECONDS = 5.0
+#: Connections that counting may use at once; those of the database are for what is counted.
+_AT_ONCE = 4
 _PURGE_SECONDS = 60.0
 _WARN_SECONDS = 60.0
 _Failure = (StorageError, LabError, OSError, TimeoutError)
@@ -64,6 +66,7 @@ class RateLimits:
         self._limits = limits
         self._own = LibraryWindows.in_memory()
         self._shared = shared
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._alone_until = self._warn_after = self._purge_after = 0.0
         self._purging: asyncio.Task[None] | None = None
         self.store_failures = 0
@@ -115,7 +118,7 @@ class RateLimits:
         if now < self._alone_until:
             return None
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
+            async with asyncio.timeout(_PATIENCE_SECONDS), self._turns:
                 usage = await shared.take(key, item.amount, item.get_expiry())
         except _Failure as error:
             self._failed(error)

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 from ai_lab.errors import AddressRefused, InvalidRequest, ServiceNotFound
 from ai_lab.providers.known_services import KnownService, canonical, known_services, origin_of
+from ai_lab.providers.ollama_address import ollama_address
 from ai_lab.providers.outbound import Outbound
 from ai_lab.settings import Settings
 from ai_lab.vault.repository import KeyRow
+from ai_lab.vault.schemas import KeyState
 
 #: Providers without a key, and words that stand in the API's addresses where the name of a service does.
 RESERVED = frozenset(
     {"embedded", "echo", "rotate", "rotation", "rekey", "audit", "import", "status", "reset", "supported"}
 )
-_OLLAMA_PORT = 11434
-#: Where a server listens that is to be reached from everywhere, and how it is reached from here.
-_HERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - nothing is bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,10 @@ class Addresses:
     def __init__(self, settings: Settings, outbound: Outbound) -> None:
         self._outbound = outbound
         self._settings = settings
+        try:
+            self._ollama: str | None = ollama_address(settings.ollama_host)
+        except ValueError:  # its provider says what is wrong with it
+            self._ollama = None
         self._servers = {name.lower(): entry.base_url.rstrip("/") for name, entry in settings.servers.items()}
 
     def name_of(self, given: str) -> str:
@@ -56,7 +59,7 @@ class Addresses:
         """Return the address that settings give a service of the user's own: AI_LAB_SERVERS or OLLAMA_HOST."""
         if service_name in self._servers:
             return self._servers[service_name]
-        return _ollama_address(self._settings.ollama_host) if service_name == "ollama" else None
+        return self._ollama if service_name == "ollama" else None
 
     def is_local(self, service_name: str) -> bool:
         """Return whether the service may lie on this machine or in a private network."""
@@ -105,14 +108,20 @@ class Addresses:
         """Return where a stored key goes."""
         return Address(row.service_name, self.known(row.service_name), row.base_url, row.base_origin)
 
-    def expected_origin(self, row: KeyRow) -> str:
-        """Return the origin that a stored key must be bound to as settings and known services are now."""
+    def state_by_address(self, row: KeyRow) -> KeyState:
+        """Return ``active`` where a stored key is bound to the address that its service has now.
+
+        ``needs_reentry``: settings, or a new version of AI Lab, give the service another address. ``tampered``: the
+        row contradicts itself.
+        """
         known = self.known(row.service_name)
         url = self.configured(row.service_name) or row.base_url or (known.base_url if known else None)
         try:
-            return origin_of(url) if url else ""
+            if row.base_url and origin_of(row.base_url) != row.base_origin:
+                return "tampered"
+            return "active" if url and origin_of(url) == row.base_origin else "needs_reentry"
         except AddressRefused:
-            return ""
+            return "tampered"
 
     def may_go(self, row: KeyRow, base_url: str) -> bool:
         """Return whether the key of a row may be sent to ``base_url``."""
@@ -133,14 +142,3 @@ class Addresses:
     def _endpoint(self, known: KnownService | None) -> str | None:
         name = known.endpoint_environment_name if known else None
         return self._settings.named(name) if name else None
-
-
-def _ollama_address(host: str) -> str:
-    """Return Ollama's address as it is called: OLLAMA_HOST may lack scheme and port, or say where a server listens."""
-    host = host.strip().strip("\"'")
-    for everywhere, here in _HERE.items():
-        host = host.replace(everywhere, here)
-    if "//" in host:
-        return host.rstrip("/")
-    has_port = host.rsplit("]", 1)[-1].count(":") == 1
-    return f"http://{host}" if has_port else f"http://{host}:{_OLLAMA_PORT}"

@@ -94,6 +94,8 @@ def read_answer(title: str, reading: Reading, answer: Answer, secret: str) -> Ve
         answer: to the check.
         secret: is taken out of everything that the service repeats.
     """
+    if answer.status == 403 and answer.is_page():  # noqa: PLR2004
+        return Verdict("unknown", f"A gateway before {title} refuses this machine; that says nothing about the key.")
     value = answer.content()
     report = Report.of(value) if answer.status >= 300 else Report()  # noqa: PLR2004  # outside 2xx
     words = without_secret(report.message, secret)
@@ -131,8 +133,6 @@ def _by_status(case: _Case) -> Verdict:  # noqa: PLR0911  # one row per status, 
         return case.verdict("invalid", f"{title} does not accept this key. Create a new one or copy it again.")
     if status == 402:  # noqa: PLR2004
         return case.verdict("valid_no_quota", f"{title} knows this key, but its account has no credit.")
-    if status == 403 and case.answer.is_page():  # noqa: PLR2004
-        return Verdict("unknown", f"A gateway before {title} refuses this machine; that says nothing about the key.")
     if status == 403:  # noqa: PLR2004
         return case.verdict("blocked", f"{title} refuses this key here: it is blocked, or lacks the rights.")
     if status in {404, 405, 410}:

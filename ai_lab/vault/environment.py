@@ -13,6 +13,9 @@ from ai_lab.vault.cipher import hint_of
 from ai_lab.vault.formats import judge
 from ai_lab.vault.schemas import KeyInfo
 
+#: The setting that may hold keys of the user's own servers; its name stands for their label.
+SERVERS = "AI_LAB_SERVERS"
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +56,7 @@ def keys_of_environment(settings: Settings, addresses: Addresses) -> dict[str, l
     for name, entry in settings.servers.items():
         if entry.api_key:
             secret = entry.api_key.get_secret_value()
-            _add(found, _key(None, name.lower(), "AI_LAB_SERVERS", secret, entry.base_url.rstrip("/")))
+            _add(found, _key(None, name.lower(), SERVERS, secret, entry.base_url.rstrip("/")))
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ai_lab.providers.known_services import origin_of
 from ai_lab.providers.outbound import Outbound
 from ai_lab.vault.addresses import Address, Addresses
-from ai_lab.vault.checks import check_key
 from ai_lab.vault.formats import judge
 from ai_lab.vault.schemas import CheckReport, KeyToTest
 from ai_lab.vault.state import VaultState
@@ -75,5 +74,7 @@ class KeyTest:
         return await self._checked(address, key.secret), key.name, []
 
     async def _checked(self, address: Address, secret: str) -> CheckReport:
+        from ai_lab.vault.checks import check_key  # noqa: PLC0415 - loads httpx, which a server without calls does not need
+
         is_local = self._addresses.is_local(address.service_name)
         return await check_key(address.known, address.url, secret, self._outbound, is_local=is_local)

@@ -13,7 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ai_lab.database.rows import every, first, insert_into
 from ai_lab.vault.cipher import Place
 from ai_lab.vault.schemas import KeyState
-from ai_lab.vault.tables import vault_keys, vault_state
+from ai_lab.vault.tables import vault_audit, vault_keys, vault_state
+
+#: Actions whose entries say which version a key has from then on.
+VERSIONED = ("create", "update", "revoke")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,17 @@ class KeyRow:
 
 
 class VaultRepository:
-    """Statements of one unit of work. ``touched`` collects the ids of rows that it changed."""
+    """Statements of one unit of work.
+
+    Attributes:
+        touched: ids of keys that it changed.
+        at_the_end: columns of the vault's row that are written together with its next generation.
+    """
 
     def __init__(self, db: AsyncConnection) -> None:
         self.db = db
         self.touched: set[str] = set()
+        self.at_the_end: dict[str, Any] = {}
 
     # -- the one row -----------------------------------------------------------------------------------------------
 
@@ -86,6 +95,11 @@ class VaultRepository:
         """Change columns of the row."""
         await self.db.execute(update(vault_state).values(values))
 
+    async def move_on(self) -> StoredState | None:
+        """Write the next generation, and ``at_the_end``; returns the row as it is then."""
+        values = {"generation": vault_state.c.generation + 1} | self.at_the_end
+        return _as_state(first(await self.db.execute(update(vault_state).values(values).returning(*_COLUMNS))))
+
     # -- keys ------------------------------------------------------------------------------------------------------
 
     async def keys(self, ids: Collection[str] | None = None, *, with_revoked: bool = False) -> list[KeyRow]:
@@ -97,6 +111,17 @@ class VaultRepository:
             statement = statement.where(vault_keys.c.state != "revoked")
         return [KeyRow(**row) for row in every(await self.db.execute(statement))]
 
+    async def set_back(self) -> list[str]:
+        """Return ids of keys that are gone, or older than the audit chain says: rows are changed forward alone."""
+        noted: dict[str, int] = {}
+        entries = select(vault_audit.c.target, vault_audit.c.details)
+        changes = entries.where(vault_audit.c.action.in_(VERSIONED), vault_audit.c.target.is_not(None))
+        for target, details in await self.db.execute(changes):
+            noted[target] = max(noted.get(target, 0), details.get("version", 0))
+        stored = await self.db.execute(select(vault_keys.c.id, vault_keys.c.version))
+        versions = {row.id: row.version for row in stored}
+        return [key_id for key_id, version in noted.items() if versions.get(key_id, -1) < version]
+
     async def insert_key(self, values: dict[str, Any]) -> bool:
         """Insert a key; returns False where the service has one of this label."""
         statement = insert_into(self.db, vault_keys).values(values).on_conflict_do_nothing()
@@ -106,22 +131,26 @@ class VaultRepository:
         return is_new
 
     async def update_key(
-        self, key_id: str, values: dict[str, Any], *, if_version: int | None = None, if_data_key: str | None = None
+        self, key_id: str, values: dict[str, Any], *, if_version: int | None = None, if_still: KeyRow | None = None
     ) -> bool:
-        """Change a key; returns False where it is gone, or its version or data key is not the one expected."""
+        """Change a key; returns False where it is gone, has another version, or another secret than ``if_still``."""
         statement = update(vault_keys).where(vault_keys.c.id == key_id).values(values)
         if if_version is not None:
             statement = statement.where(vault_keys.c.version == if_version)
-        if if_data_key is not None:
-            statement = statement.where(vault_keys.c.data_key == if_data_key)
+        if if_still:
+            for name in ("version", "state", "data_key", "token"):
+                statement = statement.where(vault_keys.c[name].is_not_distinct_from(getattr(if_still, name)))
         result = cast("CursorResult[Any]", await self.db.execute(statement))
         if result.rowcount:
             self.touched.add(key_id)
         return bool(result.rowcount)
 
 
+_COLUMNS = [column for column in vault_state.c if column.name != "id"]
+
+
 def _state() -> Select[Any]:
-    return select(*(column for column in vault_state.c if column.name != "id")).where(vault_state.c.id == 1)
+    return select(*_COLUMNS).where(vault_state.c.id == 1)
 
 
 def _as_state(row: dict[str, Any] | None) -> StoredState | None:

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,18 +88,22 @@ def find_root_key(settings: Settings, salt: bytes, wanted: Sequence[str]) -> Roo
     Raises:
         Sealed: there is none, or it cannot be used.
     """
-    kind = kind_of(settings)
+    kind, unusable = kind_of(settings), None
     if kind in ("named file", "environment"):
         found = [configured_root_key(settings, salt)]
     elif kind == "keyring":
         found = _keys_of_keyring(wanted)
     else:
-        found = _keys_of_files(settings.config_path())
-    if not wanted:
-        return found[0] if found else make_root_key(settings)
-    if fitting := _fitting(found, wanted):
-        return fitting
-    raise _does_not_fit(settings, wanted, found)
+        found, unusable = _keys_of_files(settings.config_path())
+    by_id = {one.id: one for one in found}
+    for root_id in wanted:
+        if root_id in by_id:
+            return by_id[root_id]
+    if unusable:  # it may be the one that fits, and a new one beside it would only hide that
+        raise unusable
+    if wanted:
+        raise _does_not_fit(settings, wanted, found)
+    return found[0] if found else make_root_key(settings, is_first=True)
 
 
 def configured_root_key(settings: Settings, salt: bytes) -> RootKey:
@@ -124,8 +128,12 @@ def previous_root_key(settings: Settings, salt: bytes) -> RootKey | None:
     return RootKey(parse(settings.encryption_key_previous.get_secret_value(), salt, name), "environment", name)
 
 
-def make_root_key(settings: Settings) -> RootKey:
+def make_root_key(settings: Settings, *, is_first: bool = False) -> RootKey:
     """Make a new root key and keep it durably, in the system's keyring or in a new file; old ones stay.
+
+    Args:
+        settings: name the source.
+        is_first: where another process has just made the first file, use that one.
 
     Raises:
         Sealed: it cannot be written there.
@@ -139,8 +147,11 @@ def make_root_key(settings: Settings) -> RootKey:
     make_folder(folder)
     path = folder / _FIRST_FILE
     if not write_once(path, text + "\n"):
+        if is_first:
+            return find_root_key(settings, b"", ())
         path = folder / f"master-{root_key_id(key)}.key"
         write_once(path, text + "\n")
+    read_own_file(path)  # where modes mean nothing, or the folder is open to others, the next start would refuse it
     _log.warning(
         "a root key was made: without this file stored API keys cannot be read. Back it up apart from the data",
         extra={"path": str(path)},
@@ -198,19 +209,21 @@ def _named_path(settings: Settings) -> Path:
     return settings.absolute(settings.encryption_key_file or Path())
 
 
-def _keys_of_files(folder: Path) -> list[RootKey]:
-    """Return the root keys of our own files, the first one first, then the newest."""
+def _keys_of_files(folder: Path) -> tuple[list[RootKey], Sealed | None]:
+    """Return the root keys of our own files, the first one first, then the newest; and what is wrong with others."""
     try:
-        paths = [path for path in folder.glob(_OWN_FILES) if path.exists()]
-        paths.sort(key=lambda path: (path.name != _FIRST_FILE, -path.stat().st_mtime))
+        paths = sorted(
+            folder.glob(_OWN_FILES), key=lambda path: (path.name != _FIRST_FILE, -path.lstat().st_mtime, path.name)
+        )
     except OSError as error:
         raise Sealed(f"{folder} cannot be read ({error.strerror}).", "Check the folder's owner and mode.") from error
-    return [RootKey(parse(read_own_file(path), b"", str(path)), "file", str(path)) for path in paths]
-
-
-def _fitting(found: Iterable[RootKey], wanted: Sequence[str]) -> RootKey | None:
-    by_id = {one.id: one for one in found}
-    return next((by_id[root_id] for root_id in wanted if root_id in by_id), None)
+    found, unusable = [], None
+    for path in paths:
+        try:
+            found.append(RootKey(parse(read_own_file(path), b"", str(path)), "file", str(path)))
+        except Sealed as error:
+            unusable = unusable or error
+    return found, unusable
 
 
 def _does_not_fit(settings: Settings, wanted: Sequence[str], found: Sequence[RootKey]) -> Sealed:
@@ -218,8 +231,8 @@ def _does_not_fit(settings: Settings, wanted: Sequence[str], found: Sequence[Roo
     where = f" (a backup of it goes back to {settings.config_path()}, mode 600)" if kind_of(settings) == "file" else ""
     return Sealed(
         f"The root key of {source} does not fit the stored keys." if found else f"There is no root key at {source}.",
-        f"Put back the root key {names} that they were stored with{where}, and start again. Where it is lost for good, "
-        "`ai-lab vault reset` starts anew: the API keys must then be entered again.",
+        f"Put back the root key {names} that they were stored with{where}. Where it is lost for good, "
+        "`ai-lab vault reset` makes a new vault: all API keys must then be entered again.",
     )
 
 

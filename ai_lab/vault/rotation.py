@@ -17,7 +17,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -37,7 +36,8 @@ from ai_lab.vault.unsealing import wrapping
 #: How long a data key is kept that no row uses: the oldest backup that can be restored.
 KEPT_DAYS = 30
 #: After a step the rotation rests this many times as long as the step took, so that others hardly notice it.
-REST_SHARE = 4.0
+REST_SHARE = 9.0
+_LONGEST_REST_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _VERIFIED_AT_ONCE = 10
 _VAULT = "vault"
@@ -73,11 +73,6 @@ class Rotator:
         self._drive_on()
         return running
 
-    async def rotation(self) -> Rotation | None:
-        """Return how far the newest rotation is; None where there never was one."""
-        await self._state.refresh()
-        return self._newest()
-
     async def rekey(self, *, actor: str) -> Rekey:
         """Put the vault under a new root key; see ``RootKeyChange.change``."""
         return await self._root_key_change.change(actor=actor)
@@ -88,9 +83,9 @@ class Rotator:
             return
         try:
             await self._root_key_change.finish(actor=_VAULT)
-        except (RootKeyElsewhere, VaultBusy) as error:  # both root keys go on opening the vault
+        except (RootKeyElsewhere, VaultBusy, VaultSealed) as error:  # both root keys go on opening the vault
             _log.warning("a change of the root key could not be finished", extra={"reason": error.detail})
-        if self._running():
+        if not self._state.sealed and self._running():
             self._drive_on()
 
     async def keep_up(self) -> None:
@@ -111,17 +106,13 @@ class Rotator:
         """Stop; the next start goes on."""
         if self._driving:
             self._driving.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._driving
+            await asyncio.wait([self._driving])
 
     # -- 1 ---------------------------------------------------------------------------------------------------------
 
-    def _newest(self) -> Rotation | None:
-        stored = self._state.stored
-        return Rotation.model_validate(stored.rotation) if stored and stored.rotation else None
-
     def _running(self) -> Rotation | None:
-        newest = self._newest()
+        stored = self._state.stored
+        newest = Rotation.model_validate(stored.rotation) if stored and stored.rotation else None
         is_running = newest and newest.status == "running" and newest.to_data_key == self._state.keyring.active
         return newest if is_running else None
 
@@ -139,16 +130,15 @@ class Rotator:
             unreadable=unreadable,
             started_at=now(),
         )
-        await self._save(repository, rotation, keyring)
+        self._save(repository, rotation, keyring)
         details = {"from": rotation.from_data_keys, "to": rotation.to_data_key, "total": rotation.total}
         await Audit(keyring).append(db, action="rotate_started", outcome="ok", actor=actor, details=details)
         return rotation
 
-    async def _save(self, repository: VaultRepository, rotation: Rotation, keyring: Keyring | None = None) -> None:
-        values: dict[str, object] = {"rotation": rotation.model_dump(mode="json")}
+    def _save(self, repository: VaultRepository, rotation: Rotation, keyring: Keyring | None = None) -> None:
+        repository.at_the_end["rotation"] = rotation.model_dump(mode="json")
         if keyring:
-            values["wrappings"] = wrapping(keyring, self._state.root)
-        await repository.save_state(**values)
+            repository.at_the_end["wrappings"] = wrapping(keyring, self._state.root)
 
     # -- in the background -----------------------------------------------------------------------------------------
 
@@ -174,40 +164,46 @@ class Rotator:
     # -- 2 ---------------------------------------------------------------------------------------------------------
 
     async def _move_all(self) -> int:
-        """Move what waits; returns how many steps that took."""
-        waiting, _ = _to_move(self._state.rows.values(), self._state.keyring.active)
-        for row in waiting:
+        """Move what waits in the database; returns how many steps that took."""
+        waiting, unreadable = _to_move(await self._in_database(), self._state.keyring.active)
+        for left, row in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
             started = time.perf_counter()
-            await self._move(row.id)
+            unreadable += await self._move(row, left, unreadable)
             await self._rest(started)
         return len(waiting)
 
-    async def _move(self, key_id: str) -> None:
+    async def _move(self, row: KeyRow, left: int, unreadable: int) -> bool:
+        """Move a row, after which ``left`` wait, or set it aside; returns whether it was set aside."""
+        keyring = self._state.keyring
+        secret = _secret_of(row, keyring)
+        values = _under(keyring, row, secret) if secret is not None else {}
         async with self._state.changing() as (db, repository):
-            rotation, keyring = self._running(), self._state.keyring
-            rows = [row for row in await repository.keys([key_id]) if _waits(row, keyring.active)]
-            if rotation is None or not rows:
-                return
-            (row,) = rows
-            waiting, unreadable = _to_move(self._state.rows.values(), keyring.active)
-            secret = _secret_of(row, keyring)
-            if secret is None:
-                await self._set_aside(db, repository, row)
-                unreadable += 1
+            repository.touched.add(row.id)  # it was read from the database: memory may not know it as it is
+            rotation = self._running()
+            if rotation is None or rotation.to_data_key != keyring.active:
+                return False
+            if values:
+                await repository.update_key(row.id, values, if_still=row)
             else:
-                token = encrypt(secret, row.place(), keyring.active, keyring.data_keys[keyring.active].key)
-                values = {"token": token, "data_key": keyring.active}
-                await repository.update_key(row.id, values, if_version=row.version, if_data_key=row.data_key)
-            done = min(rotation.total, max(rotation.done, rotation.total - unreadable - len(waiting) + 1))
-            await self._save(repository, rotation.model_copy(update={"done": done, "unreadable": unreadable}))
+                unreadable += await self._set_aside(db, repository, row)
+            done = min(rotation.total, max(rotation.done, rotation.total - unreadable - left))
+            self._save(repository, rotation.model_copy(update={"done": done, "unreadable": unreadable}))
+        return secret is None
+
+    async def _in_database(self) -> list[KeyRow]:
+        """Return the rows as they are there, whatever this process knows of them."""
+        async with self._state.database.reading() as db:
+            return await VaultRepository(db).keys()
 
     async def _rest(self, started: float) -> None:
-        await asyncio.sleep((time.perf_counter() - started) * self._rest_share)
+        await asyncio.sleep(min((time.perf_counter() - started) * self._rest_share, _LONGEST_REST_SECONDS))
 
-    async def _set_aside(self, db: AsyncConnection, repository: VaultRepository, row: KeyRow) -> None:
+    async def _set_aside(self, db: AsyncConnection, repository: VaultRepository, row: KeyRow) -> bool:
+        """Remember that a row cannot be read; returns False where it has another secret by now."""
         keyring = self._state.keyring
         state: KeyState = "tampered" if row.data_key in keyring.data_keys else "unreadable"
-        await repository.update_key(row.id, {"state": state}, if_version=row.version)
+        if not await repository.update_key(row.id, {"state": state}, if_still=row):
+            return False
         await Audit(keyring).append(
             db,
             action="rotate_row",
@@ -217,13 +213,13 @@ class Rotator:
             service_name=row.service_name,
             label=row.label,
         )
+        return True
 
     # -- 3 ---------------------------------------------------------------------------------------------------------
 
     async def _verify(self) -> bool:
         """Decrypt all that was moved, as it is in the database; sets aside what is not right, and says if all is."""
-        async with self._state.database.reading() as db:
-            rows = [row for row in await VaultRepository(db).keys() if row.state == "active" and row.token]
+        rows = [row for row in await self._in_database() if row.state == "active" and row.token]
         bad: list[KeyRow] = []
         started = time.perf_counter()
         for number, row in enumerate(rows):
@@ -246,7 +242,7 @@ class Rotator:
             if rotation is None:
                 return True
             self._root_key_change.refuse_if_unfinished()
-            waiting, unreadable = _to_move(self._state.rows.values(), keyring.active)
+            waiting, unreadable = _to_move(await repository.keys(), keyring.active)
             if waiting:
                 return False
             moment = now()
@@ -256,7 +252,7 @@ class Rotator:
             }
             done = rotation.total - min(unreadable, rotation.total)
             changes = {"status": "complete", "done": done, "unreadable": unreadable, "finished_at": moment}
-            await self._save(repository, rotation.model_copy(update=changes), replace(keyring, data_keys=retired))
+            self._save(repository, rotation.model_copy(update=changes), replace(keyring, data_keys=retired))
             details = {"to": rotation.to_data_key, "done": done, "unreadable": unreadable}
             await Audit(keyring).append(db, action="rotate_finished", outcome="ok", actor=_VAULT, details=details)
         return True
@@ -298,6 +294,12 @@ def _secret_of(row: KeyRow, keyring: Keyring) -> str | None:
         return decrypt(row.token or "", row.place(), data_key.key) if data_key else None
     except Undecipherable:
         return None
+
+
+def _under(keyring: Keyring, row: KeyRow, secret: str) -> dict[str, str]:
+    """Return the columns of a row whose secret is encrypted with the active data key."""
+    token = encrypt(secret, row.place(), keyring.active, keyring.data_keys[keyring.active].key)
+    return {"token": token, "data_key": keyring.active}
 
 
 def _retired_before(keyring: Keyring, moment: datetime) -> set[str]:

@@ -6,7 +6,10 @@ from ai_lab.errors import VaultSealed
 
 
 class Sealed(Exception):
-    """There is no root key that can be used. ``reason`` and ``remedy`` are sentences for people, free of secrets."""
+    """There is no root key that can be used. ``reason`` and ``remedy`` are sentences for people, free of secrets.
+
+    A sealed vault looks for its root key at the next start only.
+    """
 
     def __init__(self, reason: str, remedy: str) -> None:
         super().__init__(f"{reason} {remedy}")
@@ -15,4 +18,4 @@ class Sealed(Exception):
 
     def as_error(self) -> VaultSealed:
         """Return what a request gets."""
-        return VaultSealed(f"Stored API keys cannot be used: {self.reason} {self.remedy}")
+        return VaultSealed(f"The vault is sealed. {self.reason} {self.remedy} Then start AI Lab again.")

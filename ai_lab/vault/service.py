@@ -15,7 +15,7 @@ from ai_lab.providers.outbound import Outbound
 from ai_lab.settings import Settings
 from ai_lab.vault.addresses import Addresses
 from ai_lab.vault.audit import Audit
-from ai_lab.vault.environment import keys_of_environment
+from ai_lab.vault.environment import SERVERS, keys_of_environment
 from ai_lab.vault.key_test import KeyTest
 from ai_lab.vault.listing import shown, supported_services
 from ai_lab.vault.repository import KeyRow
@@ -88,16 +88,17 @@ class Vault:
         """
         vault = cls(settings, database, observe)
         await vault._state.load()
-        if sealed := vault._state.sealed:
-            _log.error("the vault is sealed", extra={"reason": sealed.reason, "remedy": sealed.remedy})
-        else:
+        if not vault._state.sealed:
             if kind_of(settings) == "environment":
                 _log.warning(
                     "the root key is in the environment, where /proc/<pid>/environ and `docker inspect` show it: "
                     "ENCRYPTION_KEY_FILE hides it better"
                 )
-            await vault._set_aside_misplaced()
-            await vault._rotator.resume()
+            try:
+                await vault._set_aside_misplaced()
+                await vault._rotator.resume()
+            except LabError as error:  # a full disk, a root key that is half changed: what works is to go on working
+                _log.warning("the vault could not finish what was begun", extra={"reason": error.detail})
             vault._anchor()
         vault._upkeep = asyncio.create_task(vault._keep_up())
         observe("open", VaultSealed.code if vault._state.sealed else None)
@@ -153,15 +154,16 @@ class Vault:
         return bool(self._state.of_service(name) or self._use.environment.get(name))
 
     def custom_services(self) -> dict[str, str]:
-        """Return address by name of services that only the vault knows. Reads nothing."""
+        """Return address by name: of services that only the vault knows, and of known ones at another address.
+
+        Servers that settings name are left out: settings say where they are. Reads nothing.
+        """
         names = {row.service_name for row in self._state.rows.values()}
         rows = (row for name in sorted(names) if (row := self._use.row_for(name)))
         return {
             row.service_name: row.base_url
             for row in rows
-            if row.base_url
-            and self._addresses.known(row.service_name) is None
-            and not self._addresses.is_local(row.service_name)
+            if row.base_url and not self._addresses.is_local(row.service_name)
         }
 
     # -- changes ---------------------------------------------------------------------------------------------------
@@ -170,6 +172,8 @@ class Vault:
         """Store a key; returns it, warnings, and whether it is new. Raises as ``Storing.add`` does."""
         async with self._observed("add"):
             row, warnings, is_new = await self._storing.add(new, actor=actor)
+        if any(key.name == SERVERS for key in self._use.environment.get(row.service_name, ())):
+            warnings.append(f"{SERVERS} has a key for this server too: that one is used as long as it stands there.")
         return shown(row, self._addresses), warnings, is_new
 
     async def change(self, service: str, label: str | None, change: KeyChange, *, actor: str) -> KeyInfo:
@@ -228,8 +232,20 @@ class Vault:
         return (stored.audit_sequence, stored.audit_mac) if stored else (0, "")
 
     async def verify_audit(self, anchor: str | None = None) -> AuditVerification:
-        """Walk the audit chain; ``anchor`` is a head noted elsewhere. Raises ``VaultSealed``, ``InvalidRequest``."""
-        return await Audit(self._state.require_open()).verify(self._state.database, anchor)
+        """Walk the audit chain, and see that no key is older than it says.
+
+        Args:
+            anchor: a head noted elsewhere, as ``sequence:mac``.
+
+        Raises:
+            VaultSealed: the key of the chain cannot be read.
+            InvalidRequest: the anchor is none.
+        """
+        found = await Audit(self._state.require_open()).verify(self._state.database, anchor)
+        if found.is_intact and (ids := await self._state.set_back()):
+            reason = f"Stored keys are gone, or older than the entries about them: {', '.join(ids)}."
+            return found.model_copy(update={"is_intact": False, "reason": reason})
+        return found
 
     async def note(self, action: str, outcome: str, *, actor: str, details: dict[str, Any] | None = None) -> None:
         """Put into the audit chain what happened elsewhere, such as a wrong token; a sealed vault only logs it.
@@ -245,14 +261,12 @@ class Vault:
     # -- by itself -------------------------------------------------------------------------------------------------
 
     async def _set_aside_misplaced(self) -> None:
-        """Erase secrets whose service has another address now, by settings or a new version, than they are bound to."""
+        """See that each key is bound to the address its service has now; settings or a new version may change it."""
         for row in list(self._state.rows.values()):
-            if row.state == "active" and self._addresses.expected_origin(row) != row.base_origin:
-                await self._storing.mark(row, "needs_reentry", "update", actor=_VAULT)
-                _log.warning(
-                    "an API key must be entered again: the address of its service has changed",
-                    extra={"service_name": row.service_name, "label": row.label},
-                )
+            if row.state == "active" and (state := self._addresses.state_by_address(row)) != "active":
+                await self._storing.mark(row, state, "update", actor=_VAULT)
+                fields = {"service_name": row.service_name, "label": row.label, "state": state}
+                _log.warning("an API key must be entered again: its address has changed", extra=fields)
 
     async def _keep_up(self) -> None:
         """Write counted uses every minute; look after rotations and note the head of the audit now and then."""

@@ -7,6 +7,7 @@ so that several processes on one database agree within a second.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -26,8 +27,10 @@ from ai_lab.vault.unsealing import Unsealed, new_salt, new_state, open_keyring, 
 _LOOK_AGAIN_SECONDS = 1.0
 _NO_KEYRING = Sealed(
     "The database has stored API keys, but not the vault's keyring.",
-    "Restore the database from a backup; `ai-lab vault reset` starts anew where there is none.",
+    "Restore the database from a backup; Where there is none, `ai-lab vault reset` makes a new vault.",
 )
+
+_log = logging.getLogger(__name__)
 
 
 class VaultState:
@@ -79,15 +82,18 @@ class VaultState:
 
     async def load(self) -> None:
         """Read everything; at the very first start make the keyring. A root key that cannot be used seals the vault."""
-        try:
-            stored, rows = await self._read()
-            if stored is None:
+        stored, rows = await self._read()
+        sealed = None
+        if stored is None:
+            try:
                 await self._create()
-                stored, rows = await self._read()
-        except Sealed as error:
-            self.sealed, self._unsealed = error, None
-            return
+            except Sealed as error:
+                sealed = error
+            stored, rows = await self._read()
         await self.take(stored, rows)
+        if stored is None and sealed:
+            self.sealed = sealed
+            _log.error("the vault is sealed", extra={"reason": sealed.reason, "remedy": sealed.remedy})
 
     async def refresh(self) -> None:
         """See whether another process changed something, at most once a second."""
@@ -112,6 +118,11 @@ class VaultState:
         async with self.database.reading() as db:
             return await VaultRepository(db).keys(with_revoked=True)
 
+    async def set_back(self) -> list[str]:
+        """Return ids of keys that are older than the audit chain says, or gone."""
+        async with self.database.reading() as db:
+            return await VaultRepository(db).set_back()
+
     async def take(self, stored: StoredState | None, rows: Iterable[KeyRow]) -> None:
         """Remember what was just read, and open the keyring where it is another one."""
         unsealed, sealed = self._unsealed, self.sealed
@@ -122,6 +133,8 @@ class VaultState:
                 unsealed, sealed = await self._unseal(stored), None
             except Sealed as error:
                 unsealed, sealed = None, error
+        if sealed and sealed is not self.sealed:
+            _log.error("the vault is sealed", extra={"reason": sealed.reason, "remedy": sealed.remedy})
         self.stored, self._unsealed, self.sealed = stored, unsealed, sealed
         self.rows = {row.id: row for row in rows if row.state != "revoked"}
         self._index()
@@ -147,9 +160,7 @@ class VaultState:
                 await self.take(stored, await repository.keys())
             self._open()
             yield db, repository
-            before = await repository.generation() or 0
-            await repository.save_state(generation=before + 1)
-            fresh = await repository.state()
+            fresh = await repository.move_on()
             touched = await repository.keys(repository.touched) if repository.touched else []
         if fresh and self.stored and fresh.generation > self.stored.generation:
             rows = self.rows | {row.id: row for row in touched}  # new ones at the end: they are the youngest

@@ -11,12 +11,14 @@ from ai_lab.clock import new_id, now
 from ai_lab.errors import ApiKeyAmbiguous, ApiKeyExists, ApiKeyNotFound, Conflict, LabError
 from ai_lab.vault.addresses import Address, Addresses
 from ai_lab.vault.audit import RESET, Audit
+from ai_lab.vault.audit_repository import AuditRepository
 from ai_lab.vault.cipher import Place, encrypt, fingerprint, hint_of
 from ai_lab.vault.formats import judge
 from ai_lab.vault.keyring import Keyring
 from ai_lab.vault.repository import KeyRow, VaultRepository
 from ai_lab.vault.root_key import find_root_key
 from ai_lab.vault.schemas import CheckReport, KeyChange, KeyState, NewKey
+from ai_lab.vault.sealing import Sealed
 from ai_lab.vault.state import VaultState
 from ai_lab.vault.unsealing import new_salt, new_state, wrapping
 
@@ -112,7 +114,7 @@ class Storing:
             row = self.find(service, label)
             values = _ERASED | {"state": "revoked", "revoked_at": now(), "version": row.version + 1}
             await repository.update_key(row.id, values)
-            await self._append(db, row, "revoke", actor=actor)
+            await self._append(db, row, "revoke", actor=actor, details={"version": row.version + 1})
             (removed,) = await repository.keys([row.id])
         return removed
 
@@ -130,7 +132,8 @@ class Storing:
             if state == "needs_reentry":
                 values |= _ERASED | {"version": row.version + 1}
             await repository.update_key(row.id, values)
-            await self._append(db, row, action, outcome=state, actor=actor)
+            details = {"version": values["version"]} if "version" in values else None
+            await self._append(db, row, action, outcome=state, actor=actor, details=details)
 
     async def reset(self, *, actor: str) -> int:
         """Start with a new keyring, while the old one cannot be opened; all keys become unreadable for good.
@@ -146,7 +149,10 @@ class Storing:
         if state.sealed is None:
             raise Conflict("The vault is open: there is nothing to reset. Remove keys one by one, or rotate them.")
         salt = new_salt()
-        root = await asyncio.to_thread(find_root_key, state.settings, salt, ())
+        try:
+            root = await asyncio.to_thread(find_root_key, state.settings, salt, ())
+        except Sealed as error:
+            raise error.as_error() from error
         async with state.database.transaction(durable=True) as db:
             repository = VaultRepository(db)
             stored = await repository.lock()
@@ -154,7 +160,9 @@ class Storing:
             numbers = [int(row.data_key.removeprefix("k")) for row in rows if row.data_key]
             keyring = Keyring.new(first=1 + max(numbers, default=0))
             if stored is None:
-                await repository.create_state(new_state(keyring, root, salt))
+                head = next(iter(await AuditRepository(db).newest(1)), {"sequence": 0, "mac": ""})
+                values = {"audit_sequence": head["sequence"], "audit_mac": head["mac"]}
+                await repository.create_state(new_state(keyring, root, salt) | values)
             else:
                 await repository.save_state(
                     generation=stored.generation + 1, wrappings=wrapping(keyring, root), salt=salt, rotation=None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, String, Table, Text, text
+from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, String, Table, Text
 
 from ai_lab.database.orm import Json, RowNumber, UtcDateTime, metadata
 
@@ -25,6 +25,7 @@ vault_state = Table(
     CheckConstraint("id = 1", name="single"),
 )
 
+#: That service and label are unique among keys that are not revoked stands in the migration: here it would load a driver.
 vault_keys = Table(
     "vault_keys",
     metadata,
@@ -50,14 +51,6 @@ vault_keys = Table(
     CheckConstraint(
         "state IN ('active', 'revoked', 'unreadable', 'tampered', 'needs_reentry')",
         name="state",
-    ),
-    Index(
-        "ix_vault_keys_current",
-        "service_name",
-        "label",
-        unique=True,
-        sqlite_where=text("state != 'revoked'"),
-        postgresql_where=text("state != 'revoked'"),
     ),
     Index("ix_vault_keys_data_key", "data_key"),
 )

@@ -55,7 +55,7 @@ def open_keyring(stored: StoredState, root: RootKey) -> Keyring:
     except (WrongRootKey, KeyError):
         raise Sealed(
             "The vault's keyring in the database was changed: the root key that it names does not open it.",
-            "Restore the database from a backup; `ai-lab vault reset` starts anew where there is none.",
+            "Restore the database from a backup; Where there is none, `ai-lab vault reset` makes a new vault.",
         ) from None
 
 

@@ -12,7 +12,7 @@ from ai_lab import __version__
 from backend.deps import LabDep
 
 router = APIRouter(tags=["root"])
-_FEATURES = ["chat", "conversations", "agents", "openai", "metrics", "performance", "benchmarks"]
+_FEATURES = ["chat", "conversations", "agents", "openai", "metrics", "performance", "benchmarks", "api-keys"]
 _LINKS = {
     "docs": "/docs",
     "openapi": "/openapi.json",
@@ -20,6 +20,7 @@ _LINKS = {
     "metrics": "/metrics",
     "performance": "/performance/summary",
     "benchmarks": "/benchmarks",
+    "api_keys": "/api-keys",
     "models": "/v1/models",
 }
 

@@ -39,9 +39,9 @@ class HalfDeaf(Database):
         self._lost_answers = lost_answers
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
         number, self._count = self._count, self._count + 1
-        async with super().transaction() as db:
+        async with super().transaction(durable=durable) as db:
             yield db
         if number in self._lost_answers:
             raise DatabaseUnavailable("The connection broke.")

@@ -13,7 +13,7 @@ import pytest
 
 from ai_lab.benchmarks.targets import Address, Question
 from ai_lab.benchmarks.targets.connection import Connections
-from ai_lab.errors import ProviderAuthFailed, ProviderError, ProviderUnavailable
+from ai_lab.errors import AddressRefused, ProviderAuthFailed, ProviderError, ProviderUnavailable
 from tests.benchmarks.asking import NS_PER_MS, ask, empty_record, gaps_ms, opened, until, written
 from tests.fakes.http_server import FakeServer, ReceivedRequest, Reply, json_reply
 from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, stream_reply, text_reply, usage
@@ -34,6 +34,23 @@ async def test_a_stamp_is_of_the_read_and_not_of_the_moment_somebody_looked() ->
     assert len(stamps) == 3
     assert min(gaps_ms(stamps)) >= 45
     assert (looked_ns - stamps[-1]) / NS_PER_MS >= 150
+
+
+async def test_an_address_that_is_refused_is_not_connected_to() -> None:
+    vetted: list[str] = []
+
+    def vet(address: str) -> None:
+        vetted.append(address)
+        raise AddressRefused("not there")
+
+    async with OpenAIServer() as server:
+        for origin in (server.origin, server.origin.replace("127.0.0.1", "localhost")):  # one is not even resolved
+            connections = Connections("The server", origin, None, timeout_seconds=5, vet=vet)
+            with pytest.raises(ProviderUnavailable):
+                await connections.fetch("GET", MODELS)
+            await connections.close()
+        assert server.connection_count == 0
+    assert "127.0.0.1" in vetted
 
 
 async def test_connections_are_kept() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from ai_lab.benchmarks.job import settings_for_child, settings_in_child
 from ai_lab.benchmarks.plan import Arm, EngineOptions
-from ai_lab.benchmarks.targets import Address, resolve, target_key
-from ai_lab.errors import InvalidRequest, ModelNotFound
+from ai_lab.benchmarks.targets import Address, open_target, resolve, target_key
+from ai_lab.errors import AddressRefused, InvalidRequest, ModelNotFound
 from ai_lab.providers import Providers
 from ai_lab.settings import Settings
 from tests.embedded_engine import SHIPPED
@@ -40,7 +41,7 @@ async def test_models_of_providers_are_found_where_they_are(known: tuple[Setting
     settings, providers = known
 
     async def found(**arm: Any) -> Address:
-        return await resolve(Arm(**arm), providers, settings)
+        return await resolve(Arm(**arm), providers)
 
     ollama = await found(model="ollama/TINY", endpoint="generate")
     assert ollama == Address(
@@ -60,11 +61,48 @@ async def test_models_of_providers_are_found_where_they_are(known: tuple[Setting
 
 
 async def test_what_cannot_be_is_told(known: tuple[Settings, Providers]) -> None:
-    settings, providers = known
+    _, providers = known
     with pytest.raises(ModelNotFound, match="Did you mean"):
-        await resolve(Arm(model="ollama/tinny"), providers, settings)
+        await resolve(Arm(model="ollama/tinny"), providers)
     with pytest.raises(InvalidRequest, match="engine options are for embedded models"):
-        await resolve(Arm(model="echo", engine=EngineOptions(threads=1)), providers, settings)
+        await resolve(Arm(model="echo", engine=EngineOptions(threads=1)), providers)
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "[::ffff:169.254.169.254]:80"])
+async def test_clouds_own_addresses_are_no_targets(known: tuple[Settings, Providers], host: str) -> None:
+    with pytest.raises(AddressRefused):
+        await resolve(Arm(url=f"http://{host}/v1", model="m"), known[1])
+
+
+async def test_services_of_stored_keys_are_measured_where_they_may_be() -> None:
+    async with OpenAIServer() as server:
+        address = Address(protocol="openai", model="tiny", base_url=server.base_url, api_key=KEY, is_own=False)
+
+        async def opened(**settings: Any) -> None:
+            told = settings_in_child(settings_for_child(Settings(**settings)))
+            target = await open_target(address, Arm(model="farm/tiny"), timeout_seconds=5, settings=told)
+            await target.close()
+
+        with pytest.raises(AddressRefused, match="AI_LAB_ALLOWED_ADDRESSES"):
+            await opened()
+        assert server.connection_count == 0
+        await opened(allowed_addresses="127.0.0.0/8")
+        assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_the_measuring_process_is_told_no_secret() -> None:
+    secret = "CANARY-of-settings"
+    settings = Settings(
+        database_url=f"postgresql+asyncpg://u:{secret}@h/d",
+        encryption_key=secret,
+        encryption_key_previous=secret,
+        token=secret,
+        redis_url=f"redis://:{secret}@h",
+        servers={"farm": {"base_url": "http://h/v1", "api_key": secret}},
+    )
+    told = json.dumps(settings_for_child(settings))
+    assert "CANARY" not in told
+    assert "*****" not in told  # what stands there for a secret would be taken for one
 
 
 def test_an_address_goes_through_a_pipe_and_shows_no_key() -> None:

@@ -106,7 +106,7 @@ def test_no_error_repeats_what_was_sent(http: httpx.Client) -> None:
 def test_json_must_be_called_json(http: httpx.Client) -> None:
     """Another page of the browser can send text/plain without being asked first."""
     response = http.post("/chat", content='{"message": "x"}', headers={"Content-Type": "text/plain"})
-    assert response.status_code == 422
+    assert response.status_code == 415
 
 
 @pytest.mark.parametrize(("given", "taken"), [("abc-123", True), ("a b", False), ("x" * 200, False), ("ü", False)])

@@ -21,7 +21,7 @@ from ai_lab.telemetry import tables as _telemetry
 from ai_lab.vault import tables as _vault
 
 _DECLARED = (_agents, _benchmarks, _conversations, _importer, _rate_limits, _telemetry, _vault, instances)
-_BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search"}
+_BY_HAND = {"ix_messages_unfinished", "ix_messages_search", "search", "ix_vault_keys_current"}
 
 
 async def test_the_migrations_make_the_declared_tables(database_url: str) -> None:

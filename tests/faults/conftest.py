@@ -20,6 +20,6 @@ def own_database_url(request: pytest.FixtureRequest) -> str | None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """Give a server over SQLite that a test may set up and has to start."""
-    process = ServerProcess(tmp_path / "data", {"LOG_LEVEL": "WARNING"})
+    process = ServerProcess(tmp_path / "data", {"LOG_LEVEL": "WARNING", "AI_LAB_RATE_LIMITS": "false"})
     yield process
     process.kill()

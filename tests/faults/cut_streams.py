@@ -72,6 +72,7 @@ async def cut_streams(data_dir: Path, count: int, *, seed: int, calm_within_seco
             servers={"hanging": {"base_url": model.base_url}},
             ollama_host="http://127.0.0.1:9",
             database_url=None,
+            rate_limits=False,
         )
         async with serve_lab(settings) as server:
             client = _Clients(server, model, report)

@@ -69,6 +69,7 @@ class KillRounds:
         async with OpenAIServer() as model:
             model.script(CHAT, _slow_reply())
             settings = {"AI_LAB_SERVERS": json.dumps({"slow": model.base_url}), "LOG_LEVEL": "WARNING"}
+            settings["AI_LAB_RATE_LIMITS"] = "false"  # the writers are to write as fast as they can
             if self._database_url:
                 settings["DATABASE_URL"] = self._database_url
             server = ServerProcess(self._data_dir, settings)

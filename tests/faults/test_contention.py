@@ -30,7 +30,8 @@ def started(server: ServerProcess) -> ServerProcess:
 
 
 async def test_fifty_clients_append_to_one_conversation(tmp_path: Path, own_database_url: str | None) -> None:
-    server = ServerProcess(tmp_path / "data", {"DATABASE_URL": own_database_url or "", "LOG_LEVEL": "WARNING"})
+    settings = {"DATABASE_URL": own_database_url or "", "LOG_LEVEL": "WARNING", "AI_LAB_RATE_LIMITS": "false"}
+    server = ServerProcess(tmp_path / "data", settings)
 
     async def append(client: int) -> list[tuple[int, int]]:
         async with Connection(server.url) as connection:

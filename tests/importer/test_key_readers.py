@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +13,9 @@ from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from ai_lab.errors import DatabaseUnusable, SourceDamaged
 from ai_lab.importer.keys import (
@@ -26,12 +28,11 @@ from ai_lab.importer.keys import (
     token_manager_keys,
 )
 from ai_lab.settings import Settings
+from ai_lab.shapes import JsonObject
+from tests.security.canary import new_secret
 
 KEY = Fernet.generate_key()
-
-
-def a_secret(prefix: str = "sk-") -> str:
-    return f"{prefix}CANARY{secrets.token_hex(16)}"
+JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(JsonObject)
 
 
 def encrypted(secret: str, key: bytes = KEY) -> bytes:
@@ -82,8 +83,8 @@ def earlier_database(folder: Path, rows: list[tuple[Any, Any, Any]], column: str
 
 
 def test_keys_of_the_earlier_lab_come_in_and_the_rest_is_told_row_by_row(inputs: Path) -> None:
-    openai, anthropic, google, lost, planted = (a_secret() for _ in range(5))
-    damaged = bytearray(encrypted(a_secret()))
+    openai, anthropic, google, lost, planted = (new_secret() for _ in range(5))
+    damaged = bytearray(encrypted(new_secret()))
     damaged[40] ^= 1
     path = earlier_database(
         inputs,
@@ -94,10 +95,11 @@ def test_keys_of_the_earlier_lab_come_in_and_the_rest_is_told_row_by_row(inputs:
             ("cohere", encrypted(lost, Fernet.generate_key()), 1),
             ("huggingface", planted, 1),
             ("azure", bytes(damaged), 1),
-            ("mistral", encrypted(a_secret()), 1),
-            (None, encrypted(a_secret()), 1),
+            ("mistral", encrypted(new_secret()), 1),
+            (None, encrypted(new_secret()), 1),
             ("openrouter", None, 1),
             ("together", 7, 1),
+            ("openai", b"x" * 2_000_000, 1),
         ],
     )
     (inputs / "encryption_key.key").write_bytes(KEY)
@@ -118,6 +120,7 @@ def test_keys_of_the_earlier_lab_come_in_and_the_rest_is_told_row_by_row(inputs:
         "api_keys row 8",
         "api_keys row 9 (openrouter)",
         "api_keys row 10 (together)",
+        "api_keys row 11",
     ]
     assert "another key than the one in" in lines[0]
     assert "not encrypted" in lines[1]
@@ -130,7 +133,7 @@ def test_keys_of_the_earlier_lab_come_in_and_the_rest_is_told_row_by_row(inputs:
     [(None, "encryption_key.key is missing"), (b"no key", "holds no Fernet key"), (b"\xff" * 9000, "holds no Fernet")],
 )
 def test_without_its_key_file_every_row_says_so(inputs: Path, content: bytes | None, said: str) -> None:
-    path = earlier_database(inputs, [("openai", encrypted(a_secret()), 1), ("cohere", encrypted(a_secret()), 1)])
+    path = earlier_database(inputs, [("openai", encrypted(new_secret()), 1), ("cohere", encrypted(new_secret()), 1)])
     if content is not None:
         (inputs / "encryption_key.key").write_bytes(content)
     lines = reasons(list(earlier_lab_keys(path, None)))
@@ -138,7 +141,7 @@ def test_without_its_key_file_every_row_says_so(inputs: Path, content: bytes | N
 
 
 def test_another_key_file_and_a_plain_column_are_read(inputs: Path) -> None:
-    plain, hidden = a_secret(), a_secret()
+    plain, hidden = new_secret(), new_secret()
     path = earlier_database(inputs, [("openai", plain, 1), ("cohere", encrypted(hidden), 1)], "api_key TEXT")
     elsewhere = inputs / "elsewhere.key"
     elsewhere.write_bytes(KEY + b"\n")
@@ -165,7 +168,7 @@ def configuration(folder: Path, content: Any) -> Path:
 
 @pytest.mark.parametrize("is_object", [True, False])
 def test_providers_come_in_with_their_limits(inputs: Path, is_object: bool) -> None:
-    openrouter, face, together, custom = a_secret("sk-or-v1-"), a_secret("hf_"), a_secret(), a_secret()
+    openrouter, face, together, custom = new_secret("sk-or-v1-"), new_secret("hf_"), new_secret(), new_secret()
     headers = {"Authorization": f"Bearer {openrouter}"}
     usage = {"requests": 3, "total_tokens": 90, "last_reset": "2025-10-01T10:00:00", "more": {"a": 1}, "big": 10**400}
     providers = [
@@ -216,14 +219,14 @@ def test_providers_come_in_with_their_limits(inputs: Path, is_object: bool) -> N
 
 
 def test_a_known_service_at_another_address_keeps_that_address(inputs: Path) -> None:
-    provider = {"name": "OpenRouter", "api_key": a_secret(), "base_url": "https://gateway.example/v1"}
+    provider = {"name": "OpenRouter", "api_key": new_secret(), "base_url": "https://gateway.example/v1"}
     (row,) = token_manager_keys(configuration(inputs, [provider]), None)
     assert isinstance(row, Found)
     assert row.base_url == "https://gateway.example/v1"
 
 
 def test_a_token_that_was_encrypted_again_is_read_to_its_end(inputs: Path) -> None:
-    secret = a_secret()
+    secret = new_secret()
     again = twice(twice(secret))
     lost = twice(twice(secret, Fernet.generate_key()))
     bare = encrypted(secret).decode()
@@ -235,7 +238,7 @@ def test_a_token_that_was_encrypted_again_is_read_to_its_end(inputs: Path) -> No
 
 
 def test_a_row_that_cannot_be_read_keeps_no_other_out(inputs: Path) -> None:
-    good = a_secret()
+    good = new_secret()
     deep = "[" * 50_000 + "]" * 50_000
     rows: list[Any] = [
         None,
@@ -243,11 +246,11 @@ def test_a_row_that_cannot_be_read_keeps_no_other_out(inputs: Path) -> None:
         "OpenAI",
         [],
         {},
-        {"name": 7, "api_key": a_secret()},
-        {"name": "\x1b[31mBad\x00" + "x" * 500, "api_key": a_secret()},
-        {"name": "Nobody", "api_key": a_secret()},
+        {"name": 7, "api_key": new_secret()},
+        {"name": "\x1b[31mBad\x00" + "x" * 500, "api_key": new_secret()},
+        {"name": "Nobody", "api_key": new_secret()},
         {"name": "OpenAI"},
-        {"name": "OpenAI", "api_key": {"__class__": "os.system", "key": a_secret()}},
+        {"name": "OpenAI", "api_key": {"__class__": "os.system", "key": new_secret()}},
         {"name": "OpenAI", "api_key": "x" * 70_000},
         {"name": "OpenAI", "api_key_encrypted": "", "api_key": None},
         {"name": "OpenAI", "api_key": good, "rate_limit": float("nan"), "usage": [1], "status": {"__class__": "x"}},
@@ -264,6 +267,37 @@ def test_a_row_that_cannot_be_read_keeps_no_other_out(inputs: Path) -> None:
     found = list(token_manager_keys(configuration(inputs, broken), None))
     assert told(found) == [("openai", good)]
     assert "nested deeper" in reasons(found)[0]
+
+
+def test_a_key_among_the_other_fields_stays_behind(inputs: Path) -> None:
+    secret = new_secret()
+    provider = {"name": "OpenAI", "api_key_encrypted": twice(secret), "usage": {"last_key": secret}, "rate_limit": 7}
+    (row,) = token_manager_keys(configuration(inputs, [provider]), None)
+    assert isinstance(row, Found)
+    assert row.details == {"imported_from": "token-manager"}
+    assert row.remarks == ("its other fields hold the key too and stay behind",)
+
+
+_ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["OpenAI", "gAAAAA", "Z0FBQUFB"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+_NAMES = ("name", "api_key", "api_key_encrypted", "base_url", "rate_limit", "token_limit", "status", "usage")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(_ANY | st.fixed_dictionaries({}, optional=dict.fromkeys(_NAMES, _ANY)), max_size=4))
+def test_whatever_the_file_holds_each_row_is_a_key_or_a_reason(inputs: Path, rows: list[Any]) -> None:
+    found = list(token_manager_keys(configuration(inputs, json.dumps(rows)), None))
+    assert len(found) == len(rows)
+    for row in found:
+        assert isinstance(row, Unreadable) or JSON.validate_python(row.details) == row.details
 
 
 @pytest.mark.parametrize(
@@ -300,13 +334,13 @@ def test_a_missing_file_is_an_error_of_the_file(inputs: Path) -> None:
 
 
 def test_keys_of_an_env_file_come_in_by_name(inputs: Path) -> None:
-    openai, face, azure, gateway = a_secret(), a_secret("hf_"), a_secret(), a_secret()
+    openai, face, azure, gateway = new_secret(), new_secret("hf_"), new_secret(), new_secret()
     path = inputs / "project.env"
     path.write_text(
         f"export OPENAI_API_KEY='{openai}'\nHF_TOKEN={face} # mine\nHUGGINGFACE_API_KEY={face}\n"
         f"AZURE_OPENAI_API_KEY={azure}\nANTHROPIC_API_KEY=\nANTHROPIC_BASE_URL=https://gateway.example\n"
         f"TOGETHER_API_KEY={gateway}\nTOGETHER_BASE_URL=https://gateway.example/v1\n"
-        f"MISTRAL_API_KEY={a_secret()}\nDATABASE_PASSWORD={a_secret()}\nnot a line\n",
+        f"MISTRAL_API_KEY={new_secret()}\nDATABASE_PASSWORD={new_secret()}\nnot a line\n",
         encoding="utf-8",
     )
     before = state(inputs)
@@ -332,7 +366,7 @@ def test_an_env_file_that_is_none_is_an_error_of_the_file(inputs: Path, content:
 def test_keys_of_the_environment_are_found_where_the_settings_find_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    secret = a_secret("sk-ant-api03-")
+    secret = new_secret("sk-ant-api03-")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ANTHROPIC_API_KEY", secret)
     assert ("anthropic", secret) in told(list(environment_keys(Settings.load())))

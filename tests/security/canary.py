@@ -11,6 +11,8 @@ import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pytest
+
 _MARK = b"CANARY"
 #: A secret has letters and digits after the mark; the word alone is in sources and in names of tests.
 _SECRET = re.compile(rb"CANARY[0-9A-Za-z_\-]{8}")
@@ -67,3 +69,10 @@ def assert_none_left(folders: Iterable[Path]) -> None:
         f"secrets of the tests lie in the open in {found}. If a test wrote such a file for the program to read, "
         f"it belongs below a folder named {INPUTS!r}."
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail a run (with several workers: each its own part) whose files hold a secret of the tests in the open."""
+    yield
+    assert_none_left([tmp_path_factory.getbasetemp()])

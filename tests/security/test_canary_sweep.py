@@ -24,18 +24,41 @@ def test_after_it() -> None:
 """
 
 
-@pytest.mark.parametrize("more", [[], ["-n", "1"]], ids=["alone", "with workers"])
+@pytest.mark.parametrize("more", [pytest.param([], marks=pytest.mark.thorough), ["-n", "1"]], ids=["alone", "workers"])
 def test_a_run_that_leaves_a_secret_behind_fails(tmp_path: Path, more: list[str]) -> None:
     folder = tmp_path / INPUTS  # what is planted here must not fail the run that plants it
     folder.mkdir()
     (folder / "test_leaks.py").write_text(_LEAKS)
     names = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTEST_DEBUG_TEMPROOT": str(folder)}
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "tests.conftest"]
-    command += ["-p", "no:cacheprovider", "--import-mode=importlib", *more, str(folder / "test_leaks.py")]
+    names["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take longer than the run
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(folder),
+        "-p",
+        "tests.security.canary",
+    ]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "xdist",
+        "--import-mode=importlib",
+        *more,
+        str(folder / "test_leaks.py"),
+    ]
     result = subprocess.run(command, cwd=folder, env=names, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "2 passed, 1 error" in result.stdout
     assert "a.log" in result.stdout
+
+
+def test_that_search_is_part_of_this_run(request: pytest.FixtureRequest) -> None:
+    assert "no_secret_is_left_behind" in request.fixturenames
 
 
 def test_every_spelling_of_a_secret_is_found(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ _KEPT_BY_THE_SERVER = {
     "vault_audit",
     "instances",
     "benchmark_leases",
+    "sqlite_sequence",
 }
 
 

@@ -64,7 +64,7 @@ def test_a_report_cannot_run_scripts_or_reach_the_api(http: httpx.Client) -> Non
         "/benchmark/llm", params={"model_name": "echo/echo", "prompt": "<script>1</script>", "iterations": 1}
     )
     assert done.status_code == 200, done.text
-    run_id = http.get("/benchmarks").json()["items"][0]["id"]
+    run_id = http.get("/benchmarks").json()["data"][0]["id"]
     answer = http.get(f"/benchmarks/{run_id}/report", params={"format": "html"})
     policy = answer.headers["content-security-policy"]
     assert answer.headers["content-type"].startswith("text/html")

@@ -68,7 +68,7 @@ def assert_nothing_foreign_can_load(answer: httpx.Response) -> None:
     assert answer.headers["referrer-policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize("path", ["/docs", "/login"])
+@pytest.mark.parametrize("path", ["/docs"])
 def test_pages_load_from_here_alone(http: httpx.Client, path: str) -> None:
     answer = http.get(path, headers={"accept": "text/html"})
     assert answer.headers["content-type"].startswith("text/html")

@@ -24,7 +24,7 @@ _ECHO_TOKENS = 'sum by (job) (ai_lab_llm_tokens_total{model="echo",token_type="o
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "data") as process:
+    with ServerProcess(tmp_path / "data", {"AI_LAB_RATE_LIMITS": "false"}) as process:
         yield process
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 from ai_lab.database import Database
 from ai_lab.settings import Settings
 from ai_lab.vault.rotation import Rotator
+from ai_lab.vault.schemas import Rotation
 from ai_lab.vault.state import VaultState
 
 _LOOK_SECONDS = 0.02
@@ -37,20 +38,25 @@ async def opened(url: str, config_dir: Path, *, goes_on: bool = True) -> AsyncIt
         await database.close()
 
 
-async def complete(rotator: Rotator) -> None:
-    """Wait for the end of the rotation that goes on."""
-    while (rotation := await rotator.rotation()) and rotation.status == "running":  # noqa: ASYNC110 - as users do
+def rotation_of(state: VaultState) -> Rotation | None:
+    """Return how far the newest rotation is."""
+    return Rotation.model_validate(state.stored.rotation) if state.stored and state.stored.rotation else None
+
+
+async def complete(state: VaultState) -> None:
+    """Wait for the end of the rotation that this process drives."""
+    while (rotation := rotation_of(state)) and rotation.status == "running":  # noqa: ASYNC110 - as users do
         await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _run(url: str, config_dir: Path, what: str) -> None:
-    async with opened(url, config_dir) as (_, rotator):
+    async with opened(url, config_dir) as (state, rotator):
         sys.stdout.write("begun\n")
         sys.stdout.flush()
         while True:
             if what == "rotate":
                 await rotator.rotate(actor="test")
-                await complete(rotator)
+                await complete(state)
             else:
                 await rotator.rekey(actor="test")
 

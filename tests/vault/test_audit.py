@@ -146,6 +146,7 @@ async def test_removed_and_moved_entries_are_found(database: Database, audit: Au
         assert (await audit.verify(database)).is_intact
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_an_inserted_entry_is_found_wherever_it_is(database: Database, audit: Audit) -> None:
     await _append(audit, database, _ENTRIES)
     async with database.reading() as db:
@@ -163,6 +164,7 @@ async def test_an_inserted_entry_is_found_wherever_it_is(database: Database, aud
     assert (await audit.verify(database)).first_bad_sequence == 3
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_whole_chain_that_is_too_short_is_seen_against_a_noted_head_alone(
     database: Database, audit: Audit
 ) -> None:
@@ -182,12 +184,14 @@ async def test_a_whole_chain_that_is_too_short_is_seen_against_a_noted_head_alon
         await audit.verify(database, "6:short")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_another_key_cannot_write_an_entry(database: Database, audit: Audit) -> None:
     await _append(audit, database, 2)
     await _append(Audit(Keyring.new()), database)
     assert (await audit.verify(database)).first_bad_sequence == 3
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_after_a_reset_the_chain_goes_on(database: Database, audit: Audit) -> None:
     await _append(audit, database, 3)
     fresh = Audit(Keyring.new())

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -111,18 +111,27 @@ class Connections:
         base_url: what every path is appended to.
         api_key: sent as bearer token.
         timeout_seconds: the longest silence.
+        vet: raises ``AddressRefused`` for an address that must not be connected to. A proxy may have any.
     """
 
-    def __init__(self, name: str, base_url: str, api_key: str | None, *, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        api_key: str | None,
+        *,
+        timeout_seconds: float,
+        vet: Callable[[str], None] = lambda _address: None,
+    ) -> None:
         url = urlsplit(base_url.rstrip("/"))
         self.name = name
         self.public_url = urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
         # A user and password in the address are sent only where there is no key.
         self.base_url = self.public_url if api_key else base_url.rstrip("/")
         self.timeout_seconds = timeout_seconds
-        self.errors = ServiceErrors(name, self.base_url, lambda: api_key)
+        self.errors = ServiceErrors(name, self.base_url).hiding(api_key)
         self._proxy = _proxy(self.base_url)
-        self._connector = StampingConnector()
+        self._connector = StampingConnector(None if self._proxy else vet)
         headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"

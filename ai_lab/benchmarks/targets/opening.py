@@ -53,14 +53,15 @@ async def _open_http(address: Address, arm: Arm, timeout_seconds: float, outboun
     if key and not (key.isascii() and key.isprintable()):
         raise ProviderAuthFailed("The API key has characters that no key has. Enter it again.")
     name = "Ollama" if address.protocol == "ollama" else urlsplit(url).netloc.rpartition("@")[2]
+    place = place_of(bare_address(url))
     with contextlib.suppress(OSError):  # a name that only a proxy knows, or none at all: connecting tells
-        await outbound.addresses(place_of(bare_address(url)), is_local=address.is_own)
+        await outbound.addresses(place, is_local=address.is_own)
     connections = Connections(
         name,
         url.removesuffix("/v1"),
         key,
         timeout_seconds=timeout_seconds,
-        vet=partial(outbound.vet, is_local=address.is_own or outbound.names(url)),
+        vet=outbound.rule(place, is_local=address.is_own),
     )
     try:
         protocol = address.protocol

@@ -9,11 +9,14 @@ first of their bytes is parsed.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import select
+import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +25,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 
 from ai_lab.benchmarks.records import Record
+from ai_lab.errors import AddressRefused
 
 #: Common servers drop a quiet connection after 5 s; ours are let go of first.
 _KEEP_SECONDS = 3.0
@@ -103,12 +107,21 @@ class StampedResponse(aiohttp.ClientResponse):
 
 
 class StampingConnector(aiohttp.TCPConnector):
-    """Kept connections that are still open when a request is written to them, without a limit on their number."""
+    """Kept connections that are still open when a request is written to them, without a limit on their number.
+
+    Args:
+        vet: sees every address before it is connected to, and raises ``AddressRefused`` to prevent that.
+    """
 
     keeps = True
 
-    def __init__(self) -> None:
-        super().__init__(limit=0, keepalive_timeout=_KEEP_SECONDS, ttl_dns_cache=_NAME_SECONDS)
+    def __init__(self, vet: Callable[[str], None] | None = None) -> None:
+        super().__init__(
+            limit=0,
+            keepalive_timeout=_KEEP_SECONDS,
+            ttl_dns_cache=_NAME_SECONDS,
+            socket_factory=functools.partial(_vetted_socket, vet) if vet else None,
+        )
         factory: Any = functools.partial(StampingProtocol, loop=asyncio.get_running_loop())
         self._factory = factory  # aiohttp has no public word for it
 
@@ -122,6 +135,16 @@ class StampingConnector(aiohttp.TCPConnector):
             if protocol.reads is None or (self.keeps and not _has_ended(connection)):
                 return connection
             connection.close()
+
+
+def _vetted_socket(vet: Callable[[str], None], where: Any) -> socket.socket:
+    """Return the socket for one address of a host; refused like this, the host's next address is tried."""
+    family, kind, protocol, _, address = where
+    try:
+        vet(str(address[0]))
+    except AddressRefused as error:
+        raise PermissionError(errno.EACCES, error.detail) from None
+    return socket.socket(family, kind, protocol)
 
 
 def _has_ended(connection: Connection) -> bool:

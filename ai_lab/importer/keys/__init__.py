@@ -6,8 +6,8 @@ Sources are never changed, and what is in them is data alone: nothing of it is r
 from ai_lab.importer.keys.bringing import Keeper, Outcome, bring_in
 from ai_lab.importer.keys.earlier_lab import earlier_lab_keys
 from ai_lab.importer.keys.environment import env_file_keys, environment_keys
+from ai_lab.importer.keys.provider_list import token_manager_keys
 from ai_lab.importer.keys.rows import Found, Row, Unreadable
-from ai_lab.importer.keys.token_manager import token_manager_keys
 
 __all__ = [
     "Found",

@@ -9,7 +9,15 @@ from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr, ValidationError
 
-from ai_lab.errors import AddressRefused, ApiKeyExists, ApiKeyRefused, InvalidRequest, RateLimited, ServiceNotFound
+from ai_lab.errors import (
+    AddressRefused,
+    ApiKeyExists,
+    ApiKeyRefused,
+    InvalidRequest,
+    RateLimited,
+    ServiceNotFound,
+    VaultSealed,
+)
 from ai_lab.importer.keys.rows import Found, Row, Unreadable
 from ai_lab.providers.known_services import known_services, origin_of
 from ai_lab.vault.cipher import hint_of
@@ -64,7 +72,10 @@ async def bring_in(rows: Iterable[Row], keeper: Keeper, *, dry_run: bool = False
     Raises:
         VaultSealed: nothing can be stored.
     """
-    known = [key for key in (await keeper.list()).keys if key.source == "vault"]
+    listed = await keeper.list()
+    if listed.vault.state == "sealed":
+        raise VaultSealed(f"The vault is sealed: {listed.vault.reason} {listed.vault.remedy}")
+    known = [key for key in listed.keys if key.source == "vault"]
     # A key that cannot be read any more is what an import shall bring back.
     labels: set[_Label] = {(key.service_name, key.label) for key in known if key.state != "unreadable"}
     lost: set[_Label] = {(key.service_name, key.label) for key in known} - labels
@@ -122,6 +133,10 @@ async def _stored(row: Found, label: str, keeper: Keeper) -> Outcome:
 
 def _rehearsed(row: Found, label: str, hints: set[tuple[str, str]]) -> Outcome:
     service = known_services().get(row.service_name)
+    if service and service.base_url is None and row.base_url is None:
+        name = service.endpoint_environment_name or "its address"
+        said = f"{service.title} has an address for each customer: set {name} where the server runs, or add it by hand"
+        return Outcome(row.where, "refused", row.service_name, said=(said,))
     try:
         NewKey(
             service_name=row.service_name,

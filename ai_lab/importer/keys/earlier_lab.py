@@ -29,14 +29,13 @@ def earlier_lab_keys(path: Path, key_file: Path | None) -> Iterator[Row]:
 
     Raises:
         DatabaseUnusable: it is no earlier database.
+        SourceDamaged: its table of keys cannot be read at all.
     """
     opener = Opener(key_file or _default_key_file(path))
     with EarlierDatabase(path) as database:
-        try:
-            for number, fields in enumerate(database.api_keys(), start=1):
-                yield _row(f"api_keys row {number}", fields, opener)
-        except SourceDamaged as damage:
-            yield Unreadable("api_keys", f"{damage.reason}: the rows after it cannot be read")
+        for number, fields in enumerate(database.api_keys(), start=1):
+            where = f"api_keys row {number}"
+            yield Unreadable(where, fields.reason) if isinstance(fields, SourceDamaged) else _row(where, fields, opener)
 
 
 def _row(where: str, fields: dict[str, Any], opener: Opener) -> Row:

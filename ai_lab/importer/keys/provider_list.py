@@ -8,7 +8,6 @@ limits, ``status`` and ``usage``. ``headers`` may hold a key in the open and is 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,8 @@ def _details(entry: dict[str, Any], remarks: list[str]) -> dict[str, Any]:
                 remarks.append(f"its {name} is no number and stays behind")
     if "status" in entry:
         # Some versions wrote the name of the member instead of its value.
-        status = str(entry["status"])[:_LONGEST_USAGE_TEXT].rpartition(".")[2].strip().lower()
+        given = entry["status"]
+        status = given.rpartition(".")[2].strip().lower() if isinstance(given, str) else ""
         details["status"] = status if status in _STATUSES else "unknown"
         if status not in _STATUSES:
             remarks.append("its status is none that the tool has")
@@ -132,7 +132,7 @@ def _details(entry: dict[str, Any], remarks: list[str]) -> dict[str, Any]:
             remarks.append(f"the tool had it as {status}")
     usage = entry.get("usage")
     if isinstance(usage, dict):
-        kept = {name: value for name, value in usage.items() if len(name) <= _LONGEST_USAGE_TEXT and _is_small(value)}
+        kept = {name: value for name, value in usage.items() if _is_small(name) and _is_small(value)}
         details["usage"] = dict(list(kept.items())[:_MOST_USAGE_FIELDS])
         if len(details["usage"]) < len(usage):
             remarks.append("a part of its usage is no figure and stays behind")
@@ -144,7 +144,7 @@ def _details(entry: dict[str, Any], remarks: list[str]) -> dict[str, Any]:
 def _is_count(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and abs(value) <= _LARGEST_COUNT
+    return abs(value) <= _LARGEST_COUNT  # neither for NaN nor for infinity
 
 
 def _is_small(value: Any) -> bool:
