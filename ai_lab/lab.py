@@ -120,8 +120,8 @@ class Lab:
 
 def _reading(vault: Vault) -> VaultReading:
     """Return what metrics show of the vault."""
-    status = vault.status()
-    return VaultReading(vault.counts(), status.state == "sealed", None if status.state == "sealed" else vault.audit_head())
+    is_sealed = vault.status().state == "sealed"
+    return VaultReading(vault.counts(), is_sealed, None if is_sealed else vault.audit_head())
 
 
 def _state(vault: Vault) -> tuple[str, str | None, str | None]:

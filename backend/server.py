@@ -29,6 +29,7 @@ from ai_lab.lab import Lab
 from ai_lab.logging import set_up_logging
 from ai_lab.settings import Settings
 from ai_lab.telemetry.prometheus.own_process import CountingHandler
+from ai_lab.vault.core_dumps import no_core_dumps
 from backend.access import Doors
 from backend.app import create_app
 from backend.names import check_proxies
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             api_host=options.host, api_port=options.port, require_token=options.require_token or None
         )
         set_up_logging(settings)
+        no_core_dumps()
         with _listen(settings) as listening, _alone(settings), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listening))
     except StartupError as error:

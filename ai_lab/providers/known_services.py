@@ -96,6 +96,13 @@ class KnownService:
     key_hint: str
     check: Check
 
+    def address_name(self, key_name: str) -> str:
+        """Return the name in the environment of the address that the key called ``key_name`` there is for.
+
+        A key that stands beside another address is a key of that server: the service itself must not get it.
+        """
+        return self.endpoint_environment_name or re.sub("(_API)?_(KEY|TOKEN)$", "_BASE_URL", key_name)
+
     def is_own(self, url: str) -> bool:
         """Return whether an address belongs to the service itself; raises ``AddressRefused`` where it is none."""
         own = ([origin_of(self.base_url)] if self.base_url else []) + list(self.origins)

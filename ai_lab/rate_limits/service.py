@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
 from limits import RateLimitItem, parse_many
@@ -96,7 +97,8 @@ class RateLimits:
         item = self._limits.get(name)
         if item is None:
             return UNLIMITED
-        period_seconds, key = item.get_expiry(), _key(name, item, client, endpoint)
+        period_seconds = item.get_expiry()
+        key = _key(name, period_seconds, client, endpoint)
         usage: Usage | None = None
         if self._shared and name != "failures":  # whether a token is right must not depend on a store
             usage = await self._take_shared(self._shared, key, item)
@@ -148,9 +150,10 @@ async def _purge(shared: Windows) -> None:
         logger.debug("old windows are still there: %s", type(error).__name__)
 
 
-def _key(name: str, item: RateLimitItem, client: str, endpoint: str) -> str:
+@lru_cache(maxsize=1024)
+def _key(name: str, period_seconds: int, client: str, endpoint: str) -> str:
     digest = hashlib.blake2b(f"{client}\0{endpoint}".encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return f"{name}/{item.get_expiry()}/{digest}"
+    return f"{name}/{period_seconds}/{digest}"
 
 
 def _parsed(settings: Settings, name: LimitName) -> RateLimitItem:

@@ -49,8 +49,8 @@ def keys_of_environment(settings: Settings, addresses: Addresses) -> dict[str, l
     for service in known_services().values():
         if addresses.known(service.name) is None:
             continue  # a server of the user's own has this name
-        base_url = _address(settings, service)
         for name in service.environment_names:
+            base_url = settings.named(service.address_name(name)) or service.base_url
             if (secret := settings.named(name)) and base_url:
                 _add(found, _key(service, service.name, name, secret, base_url))
     for name, entry in settings.servers.items():
@@ -66,7 +66,8 @@ def _key(
     """Return a key as it is used; None, with a line in the log, for what can never be one."""
     try:
         plain = judge(service, secret, force=True, has_own_address=service is None).secret
-        origins = frozenset({origin_of(base_url), *(service.origins if service else ())})
+        is_own = service is not None and service.base_url is not None and service.is_own(base_url)
+        origins = frozenset({origin_of(base_url), *(service.origins if service and is_own else ())})
     except (ApiKeyRefused, AddressRefused) as error:
         _log.warning("a key of the environment is left out", extra={"environment_name": name, "reason": error.detail})
         return None
@@ -79,10 +80,3 @@ def _add(found: dict[str, list[EnvironmentKey]], key: EnvironmentKey | None) -> 
         keys = found.setdefault(key.service_name, [])
         if all(one.secret != key.secret for one in keys):
             keys.append(key)
-
-
-def _address(settings: Settings, service: KnownService) -> str | None:
-    """Return the service's own address; where each customer has one, that of its name in the environment."""
-    if service.base_url or service.endpoint_environment_name is None:
-        return service.base_url
-    return settings.named(service.endpoint_environment_name)

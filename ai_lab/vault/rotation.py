@@ -20,8 +20,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from ai_lab.clock import now
 from ai_lab.errors import DatabaseUnavailable, RootKeyElsewhere, VaultBusy, VaultSealed
 from ai_lab.vault.audit import Audit
@@ -68,8 +66,8 @@ class Rotator:
             VaultSealed: nothing can be moved.
             VaultBusy: a change of the root key has not come to its end.
         """
-        async with self._keyring_turn, self._state.changing() as (db, repository):
-            running = self._running() or await self._begin(db, repository, actor)
+        async with self._keyring_turn, self._state.changing() as (_, repository):
+            running = self._running() or await self._begin(repository, actor)
         self._drive_on()
         return running
 
@@ -116,7 +114,7 @@ class Rotator:
         is_running = newest and newest.status == "running" and newest.to_data_key == self._state.keyring.active
         return newest if is_running else None
 
-    async def _begin(self, db: AsyncConnection, repository: VaultRepository, actor: str) -> Rotation:
+    async def _begin(self, repository: VaultRepository, actor: str) -> Rotation:
         self._root_key_change.refuse_if_unfinished()
         before = self._state.keyring
         keyring = before.with_new_data_key()
@@ -132,7 +130,7 @@ class Rotator:
         )
         self._save(repository, rotation, keyring)
         details = {"from": rotation.from_data_keys, "to": rotation.to_data_key, "total": rotation.total}
-        await Audit(keyring).append(db, action="rotate_started", outcome="ok", actor=actor, details=details)
+        await Audit(keyring).append(repository.db, action="rotate_started", outcome="ok", actor=actor, details=details)
         return rotation
 
     def _save(self, repository: VaultRepository, rotation: Rotation, keyring: Keyring | None = None) -> None:
@@ -177,7 +175,7 @@ class Rotator:
         keyring = self._state.keyring
         secret = _secret_of(row, keyring)
         values = _under(keyring, row, secret) if secret is not None else {}
-        async with self._state.changing() as (db, repository):
+        async with self._state.changing() as (_, repository):
             repository.touched.add(row.id)  # it was read from the database: memory may not know it as it is
             rotation = self._running()
             if rotation is None or rotation.to_data_key != keyring.active:
@@ -185,7 +183,7 @@ class Rotator:
             if values:
                 await repository.update_key(row.id, values, if_still=row)
             else:
-                unreadable += await self._set_aside(db, repository, row)
+                unreadable += await self._set_aside(repository, row)
             done = min(rotation.total, max(rotation.done, rotation.total - unreadable - left))
             self._save(repository, rotation.model_copy(update={"done": done, "unreadable": unreadable}))
         return secret is None
@@ -198,14 +196,14 @@ class Rotator:
     async def _rest(self, started: float) -> None:
         await asyncio.sleep(min((time.perf_counter() - started) * self._rest_share, _LONGEST_REST_SECONDS))
 
-    async def _set_aside(self, db: AsyncConnection, repository: VaultRepository, row: KeyRow) -> bool:
+    async def _set_aside(self, repository: VaultRepository, row: KeyRow) -> bool:
         """Remember that a row cannot be read; returns False where it has another secret by now."""
         keyring = self._state.keyring
         state: KeyState = "tampered" if row.data_key in keyring.data_keys else "unreadable"
         if not await repository.update_key(row.id, {"state": state}, if_still=row):
             return False
         await Audit(keyring).append(
-            db,
+            repository.db,
             action="rotate_row",
             outcome=state,
             actor=_VAULT,
@@ -229,15 +227,15 @@ class Rotator:
                 await self._rest(started)
                 started = time.perf_counter()
         for row in bad:
-            async with self._state.changing() as (db, repository):
-                await self._set_aside(db, repository, row)
+            async with self._state.changing() as (_, repository):
+                await self._set_aside(repository, row)
         return not bad
 
     # -- 4 ---------------------------------------------------------------------------------------------------------
 
     async def _finish(self) -> bool:
         """Retire the data keys that are used no more; returns False where there is still something to move."""
-        async with self._keyring_turn, self._state.changing() as (db, repository):
+        async with self._keyring_turn, self._state.changing() as (_, repository):
             rotation, keyring = self._running(), self._state.keyring
             if rotation is None:
                 return True
@@ -254,14 +252,16 @@ class Rotator:
             changes = {"status": "complete", "done": done, "unreadable": unreadable, "finished_at": moment}
             self._save(repository, rotation.model_copy(update=changes), replace(keyring, data_keys=retired))
             details = {"to": rotation.to_data_key, "done": done, "unreadable": unreadable}
-            await Audit(keyring).append(db, action="rotate_finished", outcome="ok", actor=_VAULT, details=details)
+            await Audit(keyring).append(
+                repository.db, action="rotate_finished", outcome="ok", actor=_VAULT, details=details
+            )
         return True
 
     async def _drop_retired(self) -> None:
         horizon = now() - timedelta(days=KEPT_DAYS)
         if not _retired_before(self._state.keyring, horizon):
             return
-        async with self._keyring_turn, self._state.changing() as (db, repository):
+        async with self._keyring_turn, self._state.changing() as (_, repository):
             keyring = self._state.keyring
             named = {row.data_key for row in await repository.keys(with_revoked=True)}
             dropped = _retired_before(keyring, horizon) - named
@@ -270,7 +270,9 @@ class Rotator:
             left = {name: key for name, key in keyring.data_keys.items() if name not in dropped}
             await repository.save_state(wrappings=wrapping(replace(keyring, data_keys=left), self._state.root))
             details = {"data_keys": sorted(dropped)}
-            await Audit(keyring).append(db, action="data_keys_dropped", outcome="ok", actor=_VAULT, details=details)
+            await Audit(keyring).append(
+                repository.db, action="data_keys_dropped", outcome="ok", actor=_VAULT, details=details
+            )
 
 
 def _waits(row: KeyRow, active: str) -> bool:

@@ -158,13 +158,13 @@ class Vault:
 
         Servers that settings name are left out: settings say where they are. Reads nothing.
         """
-        names = {row.service_name for row in self._state.rows.values()}
-        rows = (row for name in sorted(names) if (row := self._use.row_for(name)))
-        return {
-            row.service_name: row.base_url
-            for row in rows
-            if row.base_url and not self._addresses.is_local(row.service_name)
-        }
+        stored = {name: self._use.row_for(name) for name in self._state.service_names()}
+        found = {name: row.base_url for name, row in stored.items() if row and row.base_url}
+        for name, keys in self._use.environment.items():
+            known = self._addresses.known(name)
+            if name not in stored and known and keys[0].base_url != known.base_url:
+                found[name] = keys[0].base_url
+        return {name: url for name, url in found.items() if not self._addresses.is_local(name)}
 
     # -- changes ---------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,10 @@ class VaultState:
         """Return the keys of a service that are not revoked, the oldest first."""
         return self._by_service.get(service_name, [])
 
+    def service_names(self) -> list[str]:
+        """Return the services that have keys, in the order of the oldest one."""
+        return list(self._by_service)
+
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:

@@ -25,7 +25,7 @@ vault_state = Table(
     CheckConstraint("id = 1", name="single"),
 )
 
-#: That service and label are unique among keys that are not revoked stands in the migration: here it would load a driver.
+#: Service and label are unique among keys that are not revoked; the migration says so, for here it loads a driver.
 vault_keys = Table(
     "vault_keys",
     metadata,

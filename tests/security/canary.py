@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 _MARK = b"CANARY"
-#: A secret has letters and digits after the mark; the word alone is in sources and in names of tests.
-_SECRET = re.compile(rb"CANARY[0-9A-Za-z_\-]{8}")
+#: A secret has hex digits after the mark (``new_secret``); the word alone is in sources and in messages of tests.
+_SECRET = re.compile(rb"CANARY[0-9a-f]{16}")
 #: What tests write for the program to read (a ``.env``, files of an earlier tool) lies below a folder of this name.
 INPUTS = "inputs"
 #: Base64 of the mark at each of the three places that it can have within four letters, as far as it depends on

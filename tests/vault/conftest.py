@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
 from ai_lab.settings import Settings
 from ai_lab.vault import Vault
+from ai_lab.vault.schemas import KeyInfo, NewKey
 from ai_lab.vault.tables import vault_audit, vault_keys, vault_state
 
+ME = "api:test"
 OpenVault = Callable[..., Awaitable[Vault]]
 Rows = list[dict[str, Any]]
 
@@ -77,3 +80,13 @@ async def intruder(database_url: str) -> AsyncIterator[Intruder]:
     database = Database(make_url(database_url))
     yield Intruder(database)
     await database.close()
+
+
+async def add_key(vault: Vault, service: str = "openai", secret: str | None = None, **values: Any) -> KeyInfo:
+    new = NewKey(service_name=service, api_key=SecretStr(secret or new_secret()), **values)
+    return (await vault.add(new, actor=ME))[0]
+
+
+async def actions(vault: Vault) -> list[tuple[str, str, int]]:
+    page = await vault.audit(limit=100)
+    return [(entry.action, entry.outcome, entry.count) for entry in reversed(page.data)]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import os
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text, update
+from sqlalchemy import text
 
 from ai_lab.clock import now
 from ai_lab.errors import (
@@ -24,28 +20,14 @@ from ai_lab.errors import (
     InvalidRequest,
     LabError,
     ServiceNotFound,
-    VaultSealed,
 )
 from ai_lab.settings import ServerEntry
-from ai_lab.vault import Vault
-from ai_lab.vault.schemas import KeyChange, KeyInfo, KeyToTest, NewKey
-from ai_lab.vault.tables import vault_state
+from ai_lab.vault.schemas import KeyChange, KeyToTest, NewKey
 from tests.fakes.key_service import KeyService
-from tests.vault.conftest import Intruder, OpenVault, new_secret
+from tests.vault.conftest import ME, Intruder, OpenVault, actions, add_key, new_secret
 
 _OPENAI = "https://api.openai.com/v1"
 _EVIL = "https://evil.example/v1"
-_ME = "api:test"
-
-
-async def _add(vault: Vault, service: str = "openai", secret: str | None = None, **values: Any) -> KeyInfo:
-    new = NewKey(service_name=service, api_key=SecretStr(secret or new_secret()), **values)
-    return (await vault.add(new, actor=_ME))[0]
-
-
-async def _actions(vault: Vault) -> list[tuple[str, str, int]]:
-    page = await vault.audit(limit=100)
-    return [(entry.action, entry.outcome, entry.count) for entry in reversed(page.data)]
 
 
 # -- storing -----------------------------------------------------------------------------------------------------------
@@ -55,13 +37,13 @@ async def test_a_key_is_stored_listed_used_replaced_and_removed(open_vault: Open
     vault = await open_vault()
     first, second = new_secret(), new_secret()
     new = NewKey(service_name=" OpenAI ", api_key=SecretStr(f' "{first}"\n'), details={"rate_limit": 5})
-    key, warnings, is_new = await vault.add(new, actor=_ME)
+    key, warnings, is_new = await vault.add(new, actor=ME)
     assert (key.service_name, key.label, key.state, key.version, is_new) == ("openai", "default", "active", 1, True)
     assert key.hint == f"sk-…{first[-4:]}"
     assert any("Quotation marks" in warning for warning in warnings)
     assert await vault.secret_for("openai", _OPENAI) == first
 
-    key, _, is_new = await vault.add(NewKey(service_name="openai", api_key=SecretStr(second)), actor=_ME)
+    key, _, is_new = await vault.add(NewKey(service_name="openai", api_key=SecretStr(second)), actor=ME)
     assert (key.version, is_new, key.details, key.rotated_at is not None) == (2, False, {"rate_limit": 5}, True)
     assert await vault.secret_for("OpenAI", _OPENAI + "/") == second
     (listed,) = await vault.keys()
@@ -69,16 +51,16 @@ async def test_a_key_is_stored_listed_used_replaced_and_removed(open_vault: Open
     assert listed.last_used_at.second == 0
     assert (await intruder.keys())["default"]["token"].startswith("v1.k1.")
 
-    removed = await vault.remove("openai", None, actor=_ME)
+    removed = await vault.remove("openai", None, actor=ME)
     assert removed.state == "revoked"
     assert await vault.secret_for("openai", _OPENAI) is None
     assert await vault.keys() == []
     assert [one.id for one in await vault.keys(with_revoked=True)] == [key.id]
     row = (await intruder.keys())["default"]
     assert (row["token"], row["data_key"]) == (None, None)
-    assert (await _add(vault)).id != key.id
-    actions = [action for action, _, _ in await _actions(vault)]
-    assert actions == ["initialize", "create", "use", "update", "revoke", "create"]
+    assert (await add_key(vault)).id != key.id
+    done = [action for action, _, _ in await actions(vault)]
+    assert done == ["initialize", "create", "use", "update", "revoke", "create"]
     assert (await vault.verify_audit()).is_intact
     assert first not in json.dumps(await intruder.dump(), default=str)
 
@@ -87,23 +69,23 @@ async def test_a_key_is_stored_listed_used_replaced_and_removed(open_vault: Open
 async def test_several_keys_of_a_service_are_told_apart_by_their_labels(open_vault: OpenVault) -> None:
     vault = await open_vault()
     oldest, default = new_secret(), new_secret()
-    await _add(vault, secret=oldest, label="work")
+    await add_key(vault, secret=oldest, label="work")
     assert await vault.secret_for("openai", _OPENAI) == oldest
-    await _add(vault, label="<img src=x onerror=alert(1)>")
-    await _add(vault, secret=default)
+    await add_key(vault, label="<img src=x onerror=alert(1)>")
+    await add_key(vault, secret=default)
     assert await vault.secret_for("openai", _OPENAI) == default
     with pytest.raises(ApiKeyAmbiguous, match="'work'"):
-        await vault.remove("openai", None, actor=_ME)
+        await vault.remove("openai", None, actor=ME)
     with pytest.raises(ApiKeyExists, match="'work'") as same:
-        await _add(vault, secret=oldest, label="again")
+        await add_key(vault, secret=oldest, label="again")
     assert oldest not in same.value.detail
     with pytest.raises(ApiKeyExists):
-        await vault.change("openai", "work", KeyChange(label="default"), actor=_ME)
-    renamed = await vault.change("openai", "work", KeyChange(label="home"), actor=_ME)
+        await vault.change("openai", "work", KeyChange(label="default"), actor=ME)
+    renamed = await vault.change("openai", "work", KeyChange(label="home"), actor=ME)
     assert (renamed.label, renamed.state, renamed.version) == ("home", "active", 1)
     with pytest.raises(ApiKeyNotFound):
-        await vault.remove("openai", "work", actor=_ME)
-    await vault.remove("openai", "default", actor=_ME)
+        await vault.remove("openai", "work", actor=ME)
+    await vault.remove("openai", "default", actor=ME)
     assert await vault.secret_for("openai", _OPENAI) == oldest
 
 
@@ -130,7 +112,7 @@ async def test_what_can_never_work_is_refused_and_leaves_nothing(
     before = await intruder.dump()
     secret = values.pop("api_key", None) or new_secret()
     with pytest.raises(error, match=says) as refused:
-        await _add(vault, values.pop("service_name"), secret, **values)
+        await add_key(vault, values.pop("service_name"), secret, **values)
     assert "CANARY" not in refused.value.detail
     assert await intruder.dump() == before
 
@@ -139,10 +121,10 @@ async def test_two_that_add_the_same_key_at_once_leave_one(open_vault: OpenVault
     vaults = [await open_vault() for _ in range(3)]
     secret = new_secret()
     new = NewKey(service_name="together", api_key=SecretStr(secret))
-    done = await asyncio.gather(*(vault.add(new, actor=_ME) for vault in vaults for _ in range(4)))
+    done = await asyncio.gather(*(vault.add(new, actor=ME) for vault in vaults for _ in range(4)))
     assert [is_new for _, _, is_new in done].count(True) == 1
     assert sorted(key.version for key, _, _ in done) == list(range(1, 13))
-    labels = await asyncio.gather(*(_add(vault, "cohere", label=f"{n}") for vault in vaults for n in range(4)))
+    labels = await asyncio.gather(*(add_key(vault, "cohere", label=f"{n}") for vault in vaults for n in range(4)))
     assert len({key.id for key in labels}) == 4
     assert (await vaults[0].verify_audit()).is_intact
 
@@ -154,8 +136,8 @@ async def test_two_that_add_the_same_key_at_once_leave_one(open_vault: OpenVault
 async def test_a_key_goes_to_the_origin_that_it_was_given_for_and_nowhere_else(open_vault: OpenVault) -> None:
     vault = await open_vault()
     secret = new_secret()
-    await _add(vault, "together", secret)
-    await _add(vault, "mine", secret, base_url="https://llm.example:8443/v1/")
+    await add_key(vault, "together", secret)
+    await add_key(vault, "mine", secret, base_url="https://llm.example:8443/v1/")
     assert await vault.secret_for("together", "https://api.together.ai/v1") == secret
     assert await vault.secret_for("together", "https://api.together.xyz/v1") == secret
     assert await vault.secret_for("mine", "https://LLM.example:8443") == secret
@@ -172,7 +154,7 @@ async def test_a_key_goes_to_the_origin_that_it_was_given_for_and_nowhere_else(o
         assert secret not in refused.value.detail
     with pytest.raises(AddressRefused):
         await vault.secret_for("mine", "https://llm.example:8443@evil.example/")
-    await _add(vault, base_url="https://proxy.example/v1")
+    await add_key(vault, base_url="https://proxy.example/v1")
     assert await vault.secret_for("openai", "https://proxy.example/v1")
     with pytest.raises(ApiKeyUnusable):
         await vault.secret_for("openai", _OPENAI)
@@ -186,25 +168,25 @@ async def test_a_key_goes_to_the_origin_that_it_was_given_for_and_nowhere_else(o
 async def test_at_another_address_a_key_must_be_entered_again(open_vault: OpenVault, intruder: Intruder) -> None:
     vault = await open_vault()
     first, second = new_secret(), new_secret()
-    await _add(vault, "mine", first, base_url="https://llm.example/v1")
+    await add_key(vault, "mine", first, base_url="https://llm.example/v1")
     token = (await intruder.keys())["default"]["token"]
-    same = await vault.change("mine", None, KeyChange(base_url="https://llm.example/v2"), actor=_ME)
+    same = await vault.change("mine", None, KeyChange(base_url="https://llm.example/v2"), actor=ME)
     assert (same.state, same.base_url) == ("active", "https://llm.example/v2")
     assert await vault.secret_for("mine", "https://llm.example/v2") == first
 
-    moved = await vault.change("mine", None, KeyChange(base_url=_EVIL), actor=_ME)
+    moved = await vault.change("mine", None, KeyChange(base_url=_EVIL), actor=ME)
     assert (moved.state, moved.hint) == ("needs_reentry", f"sk-…{first[-4:]}")
     assert moved.remedy
     for url in (_EVIL, "https://llm.example/v1"):
         with pytest.raises(ApiKeyUnusable):
             await vault.secret_for("mine", url)
-    back = await vault.change("mine", None, KeyChange(base_url="https://llm.example/v1"), actor=_ME)
+    back = await vault.change("mine", None, KeyChange(base_url="https://llm.example/v1"), actor=ME)
     assert back.state == "needs_reentry"
     # Nor does the erased token come back by the way of the database.
     await intruder.set("default", token=token, data_key="k1", state="active")
     with pytest.raises(ApiKeyUnusable):
         await (await open_vault()).secret_for("mine", "https://llm.example/v1")
-    await _add(vault, "mine", second)
+    await add_key(vault, "mine", second)
     assert await vault.secret_for("mine", "https://llm.example/v1") == second
 
 
@@ -213,12 +195,12 @@ async def test_settings_say_where_servers_of_the_user_are(open_vault: OpenVault)
     here, there = "http://127.0.0.1:9001/v1", "http://127.0.0.1:9002/v1"
     vault = await open_vault(servers={"Box": ServerEntry(base_url=here)}, ollama_host="0.0.0.0:11434")
     secret = new_secret()
-    assert (await _add(vault, "box", secret)).base_url == here
-    assert (await _add(vault, "ollama", secret)).base_url == "http://127.0.0.1:11434"
+    assert (await add_key(vault, "box", secret)).base_url == here
+    assert (await add_key(vault, "ollama", secret)).base_url == "http://127.0.0.1:11434"
     assert await vault.secret_for("Box", here) == secret
     assert await vault.secret_for("ollama", "http://127.0.0.1:11434") == secret
     with pytest.raises(InvalidRequest, match="AI_LAB_SERVERS"):
-        await _add(vault, "box", base_url=there)
+        await add_key(vault, "box", base_url=there)
     assert vault.custom_services() == {}
     await vault.close()
 
@@ -227,7 +209,7 @@ async def test_settings_say_where_servers_of_the_user_are(open_vault: OpenVault)
     assert states == {"box": "needs_reentry", "ollama": "active"}
     with pytest.raises(ApiKeyUnusable):
         await vault.secret_for("Box", there)
-    assert (await _actions(vault))[-1] == ("update", "needs_reentry", 1)
+    assert (await actions(vault))[-1] == ("update", "needs_reentry", 1)
 
 
 # -- keys of the environment -------------------------------------------------------------------------------------------
@@ -254,13 +236,28 @@ async def test_keys_of_the_environment_are_used_but_not_stored(
     assert await vault.secret_for("box", "http://127.0.0.1:9001/v1/chat") == box
     assert await vault.secret_for("openai", _EVIL) is None
     new = NewKey(service_name="box", api_key=SecretStr(new_secret()))
-    assert "AI_LAB_SERVERS" in (await vault.add(new, actor=_ME))[1][-1]
-    await _add(vault, secret=stored)
+    assert "AI_LAB_SERVERS" in (await vault.add(new, actor=ME))[1][-1]
+    await add_key(vault, secret=stored)
     assert await vault.secret_for("openai", _OPENAI) == stored
     with pytest.raises(ApiKeyNotFound):
-        await vault.remove("openai", "OPENAI_API_KEY", actor=_ME)
+        await vault.remove("openai", "OPENAI_API_KEY", actor=ME)
     assert openai not in json.dumps(await intruder.dump(), default=str)
-    assert ("use", "ok", 1) in await _actions(vault)
+    assert ("use", "ok", 1) in await actions(vault)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_key_of_the_environment_belongs_to_the_address_beside_it(
+    open_vault: OpenVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = new_secret()
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://proxy.example/v1")
+    vault = await open_vault()
+    assert await vault.secret_for("openai", _OPENAI) is None
+    assert await vault.secret_for("openai", "https://proxy.example/v1") == secret
+    assert vault.custom_services() == {"openai": "https://proxy.example/v1"}
+    await add_key(vault)
+    assert vault.custom_services() == {}  # a stored key comes first
 
 
 # -- audit of uses -----------------------------------------------------------------------------------------------------
@@ -268,19 +265,19 @@ async def test_keys_of_the_environment_are_used_but_not_stored(
 
 async def test_uses_of_a_minute_are_one_entry_and_a_count(open_vault: OpenVault) -> None:
     vault = await open_vault()
-    await _add(vault)
+    await add_key(vault)
     await asyncio.gather(*(vault.secret_for("openai", _OPENAI) for _ in range(50)))
-    uses = [count for action, _, count in await _actions(vault) if action == "use"]
+    uses = [count for action, _, count in await actions(vault) if action == "use"]
     assert 1 <= len(uses) <= 2  # two where the minute has just changed
     for use in vault._uses._uses.values():
         use.minute -= 1
     await vault.secret_for("openai", _OPENAI)
-    uses = [count for action, _, count in await _actions(vault) if action == "use"]
+    uses = [count for action, _, count in await actions(vault) if action == "use"]
     assert sum(uses) == 51  # what was counted is written with the first use of the next minute
     await asyncio.gather(*(vault.secret_for("openai", _OPENAI) for _ in range(9)))
     await vault.close()
     vault = await open_vault()
-    assert sum(count for action, _, count in await _actions(vault) if action == "use") == 60
+    assert sum(count for action, _, count in await actions(vault) if action == "use") == 60
     assert (await vault.verify_audit()).is_intact
 
 
@@ -288,14 +285,14 @@ async def test_uses_of_a_minute_are_one_entry_and_a_count(open_vault: OpenVault)
 async def test_without_an_audit_there_is_no_secret(open_vault: OpenVault, intruder: Intruder) -> None:
     vault = await open_vault()
     secret = new_secret()
-    await _add(vault, secret=secret)
+    await add_key(vault, secret=secret)
     await intruder.execute(
         text("CREATE TRIGGER no_audit BEFORE INSERT ON vault_audit BEGIN SELECT RAISE(ABORT, 'no audit'); END")
     )
     with pytest.raises(LabError):
         await vault.secret_for("openai", _OPENAI)
     with pytest.raises(LabError):
-        await _add(vault, "together")
+        await add_key(vault, "together")
     assert not vault.has_key("together")
     await intruder.execute(text("DROP TRIGGER no_audit"))
     assert await vault.secret_for("openai", _OPENAI) == secret
@@ -311,24 +308,24 @@ async def test_a_test_asks_the_service_and_is_remembered(open_vault: OpenVault) 
     async with KeyService("custom", secret) as service:
         base_url = f"{service.origin}/v1"
         vault = await open_vault(servers={"box": ServerEntry(base_url=base_url)})
-        await _add(vault, "box", secret, label="one")
-        report, label, warnings = await vault.test("box", None, None, actor=_ME)
+        await add_key(vault, "box", secret, label="one")
+        report, label, warnings = await vault.test("box", None, None, actor=ME)
         assert (report.result, label, warnings) == ("valid", "one", [])
         (key,) = await vault.keys()
         assert key.last_test == report
 
         wrong = KeyToTest(api_key=SecretStr(new_secret()))
-        report, label, _ = await vault.test("box", None, wrong, actor=_ME)
+        report, label, _ = await vault.test("box", None, wrong, actor=ME)
         assert (report.result, label) == ("invalid", None)
         assert (await vault.keys())[0].last_test != report
         assert all(secret not in request.path for request in service.received("/v1/models"))
         given = KeyToTest(api_key=SecretStr(secret), base_url=_EVIL)
         with pytest.raises(InvalidRequest, match="AI_LAB_SERVERS"):
-            await vault.test("box", None, given, actor=_ME)
+            await vault.test("box", None, given, actor=ME)
         with pytest.raises(ApiKeyNotFound):
-            await vault.test("openai", None, None, actor=_ME)
-        assert [entry for entry in await _actions(vault) if entry[0] == "test"] == [("test", "started", 1)] * 2
-        await _add(vault, "box", label="one")
+            await vault.test("openai", None, None, actor=ME)
+        assert [entry for entry in await actions(vault) if entry[0] == "test"] == [("test", "started", 1)] * 2
+        await add_key(vault, "box", label="one")
         assert (await vault.keys())[0].last_test is None
 
 
@@ -338,153 +335,19 @@ async def test_a_test_asks_the_service_and_is_remembered(open_vault: OpenVault) 
 async def test_two_processes_see_each_others_changes(open_vault: OpenVault) -> None:
     one, other = await open_vault(), await open_vault()
     first, replaced, second = new_secret(), new_secret(), new_secret()
-    await _add(one, secret=first)
+    await add_key(one, secret=first)
     for vault in (one, other):
         assert await vault.secret_for("openai", _OPENAI) == first  # the first look, from which on a second may pass
-    await _add(one, secret=replaced)
-    await _add(other, "cohere", second)
+    await add_key(one, secret=replaced)
+    await add_key(other, "cohere", second)
     await asyncio.sleep(1.05)
     assert await other.secret_for("openai", _OPENAI) == replaced
     assert await one.secret_for("cohere", "https://api.cohere.com") == second
     # A change knows the newest rows without waiting.
-    await one.remove("openai", None, actor=_ME)
+    await one.remove("openai", None, actor=ME)
     with pytest.raises(ApiKeyNotFound):
-        await other.remove("openai", None, actor=_ME)
+        await other.remove("openai", None, actor=ME)
     assert one.audit_head() == other.audit_head()
-
-
-# -- sealed ------------------------------------------------------------------------------------------------------------
-
-
-async def _refused_everywhere(vault: Vault) -> None:
-    """See that a sealed vault does nothing but list."""
-    (key,) = await vault.keys()
-    assert key.hint.startswith("sk-…")
-    for refused in (
-        vault.secret_for("openai", _OPENAI),
-        _add(vault),
-        vault.change("openai", None, KeyChange(label="other"), actor=_ME),
-        vault.remove("openai", None, actor=_ME),
-        vault.test("openai", None, None, actor=_ME),
-        vault.test("openai", None, KeyToTest(api_key=SecretStr(new_secret())), actor=_ME),
-        vault.rotate(actor=_ME),
-        vault.rekey(actor=_ME),
-        vault.audit(),
-        vault.verify_audit(),
-    ):
-        with pytest.raises(LabError) as error:
-            await refused
-        assert error.value.code == "vault_sealed"
-    await vault.note("failed_auth", "refused", actor=_ME)
-    status = vault.status()
-    assert (status.state, status.keys, status.data_key) == ("sealed", 1, None)
-    assert status.reason
-    assert status.remedy
-
-
-async def test_every_kind_of_missing_or_wrong_root_key_seals_and_writes_nothing(
-    open_vault: OpenVault, intruder: Intruder, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    vault, secret = await open_vault(), new_secret()
-    await _add(vault, secret=secret)
-    await vault.close()
-    before = await intruder.dump()
-    file, other = tmp_path / "config" / "master.key", tmp_path / "other.key"
-    whole = file.read_text()
-    other.touch(mode=0o600)
-    other.write_text(os.urandom(32).hex())
-    wrong: list[dict[str, Any]] = [
-        {"config_dir": tmp_path / "elsewhere"},
-        {"encryption_key": SecretStr(os.urandom(32).hex())},
-        {"encryption_key": SecretStr("CANARY-weak")},
-        {"encryption_key_file": other},
-        {"encryption_key_file": tmp_path / "missing"},
-        {"keyring": True},
-    ]
-    for settings in wrong:
-        with caplog.at_level(logging.ERROR):
-            vault = await open_vault(**settings)
-        await _refused_everywhere(vault)
-        await vault.close()
-    for spoil in (lambda: file.chmod(0o644), lambda: file.write_text("\n"), lambda: file.write_text("ab" * 32)):
-        spoil()
-        vault = await open_vault()
-        await _refused_everywhere(vault)
-        if file.stat().st_mode & 0o077:
-            with pytest.raises(VaultSealed, match="chmod 600"):
-                await vault.reset(actor=_ME)
-        await vault.close()
-        file.write_text(whole)
-        file.chmod(0o600)
-    assert await intruder.dump() == before
-    assert not (tmp_path / "elsewhere").exists()
-    assert "CANARY" not in caplog.text
-    assert await (await open_vault()).secret_for("openai", _OPENAI) == secret
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_changed_or_missing_keyring_seals_too(open_vault: OpenVault, intruder: Intruder) -> None:
-    vault = await open_vault()
-    await _add(vault)
-    (state,), _, _ = await intruder.dump()
-    wrappings = {root: one | {"wrapped": one["wrapped"][:-6] + "AAAAAA"} for root, one in state["wrappings"].items()}
-    await intruder.execute(update(vault_state).values(wrappings=wrappings))
-    vault = await open_vault()
-    await _refused_everywhere(vault)
-    await intruder.execute(vault_state.delete())
-    vault = await open_vault()
-    await _refused_everywhere(vault)
-    assert await vault.reset(actor=_ME) == 1
-    assert (await _add(vault)).state == "active"
-    assert (await vault.verify_audit()).is_intact
-
-
-async def test_a_reset_keeps_what_must_be_entered_again(
-    open_vault: OpenVault, intruder: Intruder, tmp_path: Path
-) -> None:
-    vault = await open_vault()
-    await _add(vault)
-    await _add(vault, "together", label="work")
-    with pytest.raises(LabError, match="open"):
-        await vault.reset(actor=_ME)
-    old = await open_vault()
-    await vault.close()
-    (tmp_path / "config" / "master.key").rename(tmp_path / "lost.key")
-
-    vault = await open_vault()
-    assert await vault.reset(actor=_ME) == 2
-    listed = [(key.service_name, key.label, key.state, bool(key.remedy)) for key in await vault.keys()]
-    assert listed == [("openai", "default", "unreadable", True), ("together", "work", "unreadable", True)]
-    with pytest.raises(ApiKeyUnusable, match="Enter it again"):
-        await vault.secret_for("openai", _OPENAI)
-    secret = new_secret()
-    assert (await _add(vault, secret=secret)).version == 2
-    assert await vault.secret_for("openai", _OPENAI) == secret
-    assert (await intruder.keys())["default"]["data_key"] == "k2"
-    assert (await vault.verify_audit()).is_intact
-    # The process that had the old keyring takes the new one, whose file it finds.
-    assert await old.secret_for("openai", _OPENAI) == secret
-    await vault.close()
-    (tmp_path / "lost.key").replace(tmp_path / "config" / "master.key")
-    assert (await open_vault()).status().state == "sealed"
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_the_first_start_with_a_passphrase_keeps_its_salt(open_vault: OpenVault) -> None:
-    passphrase = SecretStr("passphrase:CANARY correct horse battery")
-    vault, secret = await open_vault(encryption_key=passphrase), new_secret()
-    await _add(vault, secret=secret)
-    assert vault.status().root_key_source == "ENCRYPTION_KEY"
-    vault = await open_vault(encryption_key=passphrase)
-    assert await vault.secret_for("openai", _OPENAI) == secret
-
-
-async def test_a_start_of_several_at_once_makes_one_keyring(open_vault: OpenVault, tmp_path: Path) -> None:
-    vaults = await asyncio.gather(*(open_vault() for _ in range(4)))
-    secret = new_secret()
-    await _add(vaults[0], secret=secret)
-    assert [await vault.secret_for("openai", _OPENAI) for vault in vaults] == [secret] * 4
-    assert [path.name for path in (tmp_path / "config").iterdir()] == ["master.key"]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -492,10 +355,10 @@ async def test_operations_are_observed_with_the_code_of_their_error(open_vault: 
     vault = await open_vault()
     seen: list[tuple[str, str | None]] = []
     vault._observe = lambda operation, code: seen.append((operation, code))
-    await _add(vault)
+    await add_key(vault)
     await vault.secret_for("openai", _OPENAI)
     with pytest.raises(ServiceNotFound):
-        await vault.remove("nobody", None, actor=_ME)
+        await vault.remove("nobody", None, actor=ME)
     assert seen == [("add", None), ("use", None), ("remove", "service_not_found")]
     assert vault.supported()["azure"].needs_base_url
     assert vault.status().audit_head is not None

@@ -62,8 +62,7 @@ def _keys(value_of: Callable[[str], str | None], source: str) -> Iterator[Row]:
 
 
 def _row(service: KnownService, name: str, value: str, value_of: Callable[[str], str | None], source: str) -> Row:
-    # A key that stands beside another address is a key of that server: the service itself must not get it.
-    endpoint_name = service.endpoint_environment_name or re.sub("(_API)?_(KEY|TOKEN)$", "_BASE_URL", name)
+    endpoint_name = service.address_name(name)
     base_url = value_of(endpoint_name)
     if service.base_url is None and base_url is None:
         return Unreadable(name, f"{service.title} needs its address too: set {endpoint_name} beside it")
