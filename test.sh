@@ -20,6 +20,6 @@ step() {
 
 step ruff format --check .
 step ruff check .
-step mypy
+step mypy --num-workers 2
 step lint-imports --no-cache  # a cache once hid a broken rule
-step python -m pytest -n 3 --dist loadfile "$@"
+step python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"

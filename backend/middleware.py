@@ -29,8 +29,10 @@ _TRACEPARENT = re.compile(
 #: Asked every few seconds by other programs.
 _PROBES = {"health", "metrics", "performance"}
 _SERVER_ERRORS = 500
-#: Take long by their nature: a model answers, which its first token tells more about, or a process computes figures.
+#: Take long by their nature: a service or model answers, which its first token tells more about, or a process
+#: computes figures.
 _LONG_ANSWERS = {
+    "POST /api-keys/{service}/test",
     "POST /benchmark/llm",
     "POST /benchmarks/compare",
     "POST /chat",

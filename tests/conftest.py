@@ -19,6 +19,26 @@ from tests.security.canary import assert_none_left, no_secret_is_left_behind
 __all__ = ["no_secret_is_left_behind"]  # a fixture of every test
 
 
+#: Files that take more than about 15 s, the longest first.
+_LONGEST = (
+    "tests/fuzz/",
+    "tests/cli/test_bench.py",
+    "tests/benchmarks/test_service_endings.py",
+    "tests/benchmarks/test_example_notebook.py",
+    "tests/docs/test_readme.py",
+    "tests/client/test_lost_answers.py",
+    "tests/cli/test_top.py",
+    "tests/benchmarks/test_honest_grading.py",
+    "tests/faults/",
+    "tests/benchmarks/",
+    "tests/security/",
+    "tests/importer/test_kill.py",
+    "tests/vault/",
+    "tests/telemetry/test_prometheus_server.py",
+    "tests/providers/test_engine_life.py",
+)
+
+
 def pytest_configure() -> None:
     """Let programs under test be interrupted also where the tests run in the background of a shell."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # which their child processes would inherit
@@ -31,7 +51,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only makes sense in full."""
+    """Begin with the files that take longest, so that none is left over; leave out what is only run in full."""
+    items.sort(key=lambda item: next((at for at, name in enumerate(_LONGEST) if item.nodeid.startswith(name)), 99))
     if config.getoption("--thorough"):
         return
     left_out = [item for item in items if item.get_closest_marker("thorough")]
