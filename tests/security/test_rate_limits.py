@@ -18,7 +18,7 @@ from ai_lab.settings import Settings
 from tests.lab_server import LabServer, serve_lab
 from tests.postgres import PostgresServer
 
-_TOKEN = f"CANARY{secrets.token_urlsafe(32)}"
+_TOKEN = f"CANARY{secrets.token_hex(32)}"
 
 
 @contextlib.asynccontextmanager
