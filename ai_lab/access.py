@@ -25,7 +25,9 @@ _FEWEST_CHARACTERS = 32
 _FEWEST_DIFFERENT_CHARACTERS = 10
 _LONGEST_FILE_BYTES = 4096
 _OTHERS_MAY = 0o077
-_ORCHESTRATED = Path("/run/secrets")  # Docker and Kubernetes mount secrets there, readable for all in the container
+_OTHERS_MAY_WRITE = 0o022
+#: Docker, Kubernetes and systemd mount secrets there, readable for all in the container.
+_ORCHESTRATED = (Path("/run/secrets"), Path("/run/credentials"))
 _COOKIE_PURPOSE = b"ai-lab/cookie/v1"
 
 
@@ -98,8 +100,11 @@ def is_loopback(host: str) -> bool:
 
 
 def is_token_required(settings: Settings) -> bool:
-    """Return whether the server wants a token: always where other machines reach it, else if the settings say so."""
-    return settings.require_token or not is_loopback(settings.api_host)
+    """Return whether the server wants a token: always where other machines reach it, else if the settings say so.
+
+    A proxy brings other machines to loopback too.
+    """
+    return settings.require_token or bool(settings.trusted_proxies) or not is_loopback(settings.api_host)
 
 
 def tokens_of(settings: Settings) -> Tokens | None:
@@ -202,15 +207,19 @@ def _read_or_make(path: Path) -> tuple[str, bool]:
 
 
 def _read(path: Path, name: str, *, may_be_shared: bool = False) -> str:
-    """Return the token of a file that nobody else may read.
+    """Return the token of a file that nobody else may read, or where it may be shared, that nobody else may write.
 
-    A file that an orchestrator mounts, or that another user such as root wrote for us, has the mode its writer chose.
+    A file that an orchestrator mounts, or that root wrote for us, has the mode its writer chose.
     """
     try:
         status = path.stat()
-        is_given = path.is_relative_to(_ORCHESTRATED) or (os.name == "posix" and status.st_uid != os.geteuid())
-        if os.name == "posix" and not (may_be_shared or is_given) and status.st_mode & _OTHERS_MAY:
-            raise TokenUnusable(f"Other users may read the token in {path}. Run: chmod 600 {path}")
+        if os.name == "posix" and not any(map(path.is_relative_to, _ORCHESTRATED)):
+            is_shared = may_be_shared or (status.st_uid == 0 and os.geteuid() != 0)
+            if status.st_uid not in {0, os.geteuid()} and not may_be_shared:
+                raise TokenUnusable(f"{path} belongs to another user, who could put another token there. Make it yours.")
+            if status.st_mode & (_OTHERS_MAY_WRITE if is_shared else _OTHERS_MAY):
+                verb, mode = ("write", "go-w") if is_shared else ("read", "600")
+                raise TokenUnusable(f"Other users may {verb} the token in {path}. Run: chmod {mode} {path}")
         text = _text_of(path)
         for _ in range(20):  # the server that is making it has opened it and not yet written
             if text:

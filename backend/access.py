@@ -104,8 +104,8 @@ class AccessRules:
         except (LabError, HTTPException) as error:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
-            elif isinstance(error, Unauthorized) and _is_visitor(scope, headers):
-                # Browsers take the fragment along to where they are sent.
+            elif isinstance(error, Unauthorized | RateLimited) and _is_visitor(scope, headers):
+                # Browsers take the fragment along to where they are sent, and old cookies count as wrong tokens.
                 await RedirectResponse("/login", 303)(scope, receive, send)
             else:
                 await errors.refuse(scope, receive, send, error)

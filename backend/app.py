@@ -75,6 +75,7 @@ def create_app(lab: Lab, doors: Doors | None = None) -> FastAPI:
             allow_origins=doors.names.origins,
             allow_methods=["*"],
             allow_headers=["*"],
+            allow_private_network=True,  # a page that is named is meant to reach this network
             expose_headers=["x-request-id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"],
         )
     app.add_middleware(SecurityHeaders)

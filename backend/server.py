@@ -32,8 +32,9 @@ from ai_lab.telemetry.prometheus.own_process import CountingHandler
 from ai_lab.vault.core_dumps import no_core_dumps
 from backend.access import Doors
 from backend.app import create_app
+from backend.connection_limits import ConnectionLimits
 from backend.names import check_proxies
-from backend.protocol import ConnectionLimits, limited_protocol
+from backend.protocol import limited_protocol
 
 _STOP_SECONDS = 10
 _SHORT_ANSWER_BYTES = 65536

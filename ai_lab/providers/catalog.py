@@ -116,10 +116,12 @@ def services(settings: Settings) -> list[Service]:
         Service(entry.name, entry.name, partial(_packaged, entry.load()))
         for entry in entry_points(group=ENTRY_POINT_GROUP)
     ]
-    names = [row.name for row in rows]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidSettings(f"AI_LAB_SERVERS: another provider is called {name!r} already.")
+    names = [row.name.lower() for row in rows]
+    for row in rows:
+        if names.count(row.name.lower()) > 1:
+            raise InvalidSettings(
+                f"AI_LAB_SERVERS: another provider is called {row.name!r} already; capital letters make no difference."
+            )
     return rows
 
 

@@ -228,9 +228,12 @@ def _embedded(ip: _Address) -> tuple[ipaddress.IPv4Address, ...]:
 
 
 def _literal(host: str) -> list[str]:
-    """Return the address that ``host`` spells, by the parser that connects: it knows 127.1, 0x7f.1 and 2130706433."""
+    """Return the address that ``host`` spells, by the parser that connects: it knows 127.1, 0x7f.1 and 2130706433.
+
+    With a dot at its end that parser takes it for a name; a proxy may not.
+    """
     try:
-        return _hosts(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        return _hosts(socket.getaddrinfo(host.rstrip(".") or ".", None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     except (OSError, UnicodeError):
         return []
 

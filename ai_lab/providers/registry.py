@@ -204,7 +204,8 @@ class Providers:
 
     def _present(self) -> dict[str, Service]:
         """Return the rows that there are now; no I/O."""
-        keyed = {name: url for name, url in keyed_services(self._secrets).items() if name not in self._fixed}
+        taken = {name.lower() for name in self._fixed}  # keys are stored under names in lower case
+        keyed = {name: url for name, url in keyed_services(self._secrets).items() if name not in taken}
         if keyed != self._keyed:
             for name in [name for name, url in self._keyed.items() if keyed.get(name) != url]:
                 self._forget(name)

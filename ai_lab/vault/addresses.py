@@ -108,12 +108,14 @@ class Addresses:
         """Return where a stored key goes."""
         return Address(row.service_name, self.known(row.service_name), row.base_url, row.base_origin)
 
-    def state_by_address(self, row: KeyRow) -> KeyState:
-        """Return ``active`` where a stored key is bound to the address that its service has now.
+    def state_of(self, row: KeyRow) -> KeyState:
+        """Return the state of a stored key as settings are now; ``active``: it is bound to its service's address.
 
-        ``needs_reentry``: settings, or a new version of AI Lab, give the service another address. ``tampered``: the
-        row contradicts itself.
+        ``needs_reentry``: settings, or a new version of AI Lab, give the service another address. Nothing is erased
+        for that: with the address of before the key is usable again. ``tampered``: the row contradicts itself.
         """
+        if row.state != "active":
+            return row.state
         known = self.known(row.service_name)
         url = self.configured(row.service_name) or row.base_url or (known.base_url if known else None)
         try:

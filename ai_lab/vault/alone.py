@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 
 from ai_lab.database import Database, database_address
 from ai_lab.database.setup import prepare_database
-from ai_lab.providers.known_services import canonical, known_services
 from ai_lab.settings import Settings
-from ai_lab.vault.schemas import DEFAULT_LABEL
 from ai_lab.vault.service import Vault
 
 
@@ -44,11 +42,5 @@ async def stored_secret(vault: Vault, service_name: str) -> str | None:
         ApiKeyUnusable: one is stored and cannot be used; the text has the remedy.
         VaultSealed: there is no root key that fits.
     """
-    name = canonical(service_name)
-    keys = [key for key in await vault.keys() if key.service_name == name]
-    if not keys:
-        return None
-    used = next((key for key in keys if key.label == DEFAULT_LABEL), keys[0])
-    known = known_services().get(name)
-    url = used.base_url or (known.base_url if known else None)
-    return await vault.secret_for(name, url) if url else None
+    url = vault.address_of(service_name)
+    return await vault.secret_for(service_name, url) if url else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import json
@@ -22,14 +23,14 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from ai_lab.providers.known_services import known_services
+
 _FORMAT = "ai-lab/vault/v1"
 _TOKEN = re.compile(r"v1\.(?P<data_key>[a-z0-9]{1,16})\.(?P<fernet>[A-Za-z0-9_\-]{1,20000}={0,2})")
 _BUCKET_BYTES = 64
 _LENGTH_BYTES = 2
 _LONG_ENOUGH_FOR_A_HINT = 20
 _SHOWN_END = 4
-#: What a key's beginning tells of its kind, never of its value: letters, digits and dashes up to the last dash.
-_KIND = re.compile(r"[A-Za-z]{1,8}(?:[-_][a-z]{1,10}){0,2}[-_]|AIza|AQ\.")
 
 
 class Undecipherable(Exception):
@@ -97,8 +98,19 @@ def fingerprint(secret: str, index_key: bytes) -> str:
 
 
 def hint_of(secret: str) -> str:
-    """Return what may be shown of a secret: its kind and its last four signs, or neither where it is short."""
+    """Return what may be shown of a secret: its kind and its last four signs, or neither where it is short.
+
+    The kind is a beginning that all keys of a known service share: with any other text it may be the secret itself.
+    """
     if len(secret) < _LONG_ENOUGH_FOR_A_HINT:
         return "…"
-    kind = _KIND.match(secret)
-    return f"{kind[0] if kind else ''}…{secret[-_SHOWN_END:]}"
+    return f"{next(filter(secret.startswith, _kinds()), '')}…{secret[-_SHOWN_END:]}"
+
+
+@functools.cache
+def _kinds() -> list[str]:
+    """Return the beginnings of known keys, the longest first; none of them says anything of a key's value."""
+    services = known_services().values()
+    found = {one for service in services for one in service.unique_prefixes}
+    found |= {shape.prefix for service in services for shape in service.shapes if shape.prefix}
+    return sorted(found, key=len, reverse=True)

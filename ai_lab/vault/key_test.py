@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ai_lab.errors import InvalidRequest
 from ai_lab.providers.known_services import origin_of
 from ai_lab.providers.outbound import Outbound
 from ai_lab.vault.addresses import Address, Addresses
@@ -38,13 +39,19 @@ class KeyTest:
         Raises:
             ApiKeyNotFound, ServiceNotFound: there is none to test.
             ApiKeyUnusable: the stored one cannot be read.
-            ApiKeyRefused, InvalidRequest, AddressRefused: the given one, or its address, can never work.
+            ApiKeyRefused, InvalidRequest, AddressRefused: the given one, or its address, can never work; or an address
+                was given without a key.
             VaultSealed, DatabaseUnavailable: the test could not be noted, and was not made.
         """
         await self._state.refresh()
         self._state.require_open()
         if given and given.api_key:
             return await self._given(service_name, given.api_key.get_secret_value(), given.base_url, actor)
+        if given and given.base_url:
+            raise InvalidRequest(
+                "base_url is only for a key that is given as api_key beside it: a stored key goes to its own address.",
+                param="base_url",
+            )
         rows = self._state.of_service(service_name)
         row = self._use.row_for(service_name) if label is None else next((r for r in rows if r.label == label), None)
         if row is None:

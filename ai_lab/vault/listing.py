@@ -12,19 +12,20 @@ REMEDIES: dict[KeyState, str] = {
     "unreadable": "It was encrypted with a key that this vault no longer has. Enter it again, or remove it.",
     "tampered": "What is stored was changed from outside of AI Lab and is not used. Enter the key again, and look into "
     "the audit (ai-lab vault audit --verify) for what happened.",
-    "needs_reentry": "Its address has changed, and a key goes to no address that it was not given for. Enter it again.",
+    "needs_reentry": "Its address has changed, and a key goes to no address that it was not given for. Enter it again; "
+    "where a setting (AI_LAB_SERVERS, OLLAMA_HOST) has changed it, setting that back helps too.",
 }
 
 
 def shown(row: KeyRow, addresses: Addresses) -> KeyInfo:
     """Return what may be shown of a stored key."""
-    known = addresses.known(row.service_name)
+    known, state = addresses.known(row.service_name), addresses.state_of(row)
     return KeyInfo(
         id=row.id,
         service_name=row.service_name,
         label=row.label,
         base_url=row.base_url or (known.base_url if known else None),
-        state=row.state,
+        state=state,
         hint=row.hint,
         version=row.version,
         created_at=row.created_at,
@@ -32,7 +33,7 @@ def shown(row: KeyRow, addresses: Addresses) -> KeyInfo:
         last_used_at=row.last_used_at,
         last_test=CheckReport.model_validate(row.last_test) if row.last_test else None,
         details=row.details,
-        remedy=REMEDIES.get(row.state),
+        remedy=REMEDIES.get(state),
     )
 
 

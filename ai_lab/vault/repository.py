@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, Select, select, update
+from sqlalchemy import CursorResult, Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.database.rows import every, first, insert_into
@@ -144,6 +144,19 @@ class VaultRepository:
         if result.rowcount:
             self.touched.add(key_id)
         return bool(result.rowcount)
+
+    async def move_keys(self, tokens: Sequence[tuple[KeyRow, str]], data_key: str) -> None:
+        """Write tokens of another data key, except where another secret than that of the row is stored by now."""
+        if not tokens:
+            return
+        names = ("id", "version", "state", "data_key", "token")
+        unchanged = [vault_keys.c[name] == bindparam(f"was_{name}") for name in names]
+        statement = update(vault_keys).where(*unchanged).values(token=bindparam("new_token"), data_key=data_key)
+        parameters = [
+            {f"was_{name}": getattr(row, name) for name in names} | {"new_token": token} for row, token in tokens
+        ]
+        await self.db.execute(statement, parameters)
+        self.touched.update(row.id for row, _ in tokens)
 
 
 _COLUMNS = [column for column in vault_state.c if column.name != "id"]

@@ -1,8 +1,8 @@
 """Moves every secret to a new data key, while the vault is in use, and goes on with it after any kind of end.
 
     1. One transaction writes the keyring with a new active data key: from now on new secrets get it.
-    2. Each row is read, decrypted, encrypted and written in a short transaction of its own, which changes nothing
-       where the row has another version or data key by then: an edit of the user wins.
+    2. Rows are read, decrypted and encrypted, a few at a time, and written in one short transaction, which leaves those
+       alone that hold another secret by then: an edit of the user wins.
     3. All rows are read from the database and decrypted with the new key.
     4. One transaction marks the data keys that no row uses as retired. They are dropped 30 days later, since backups of
        the database need them until then.
@@ -17,7 +17,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ai_lab.clock import now
@@ -33,9 +33,6 @@ from ai_lab.vault.unsealing import wrapping
 
 #: How long a data key is kept that no row uses: the oldest backup that can be restored.
 KEPT_DAYS = 30
-#: After a step the rotation rests this many times as long as the step took, so that others hardly notice it.
-REST_SHARE = 9.0
-_LONGEST_REST_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 _VERIFIED_AT_ONCE = 10
 _VAULT = "vault"
@@ -43,17 +40,32 @@ _VAULT = "vault"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast secrets are moved: others, who wait during a step, shall hardly notice.
+
+    Attributes:
+        rows_at_once: moved by one step. A step costs four statements and a sync, of however many rows.
+        rest_share: rest after a step, as a multiple of the time that it took.
+        longest_rest_seconds: even on a machine that is busy.
+    """
+
+    rows_at_once: int = 25
+    rest_share: float = 40.0
+    longest_rest_seconds: float = 1.0
+
+
 class Rotator:
     """Rotation and re-key of one vault.
 
     Args:
         state: of the vault.
-        rest_share: rest after a step, as a multiple of the time that the step took.
+        pace: of rotations.
     """
 
-    def __init__(self, state: VaultState, *, rest_share: float = REST_SHARE) -> None:
+    def __init__(self, state: VaultState, pace: Pace = Pace()) -> None:
         self._state = state
-        self._rest_share = rest_share
+        self._pace = pace
         self._keyring_turn = asyncio.Lock()
         self._root_key_change = RootKeyChange(state, self._keyring_turn)
         self._driving: asyncio.Task[None] | None = None
@@ -162,31 +174,34 @@ class Rotator:
     # -- 2 ---------------------------------------------------------------------------------------------------------
 
     async def _move_all(self) -> int:
-        """Move what waits in the database; returns how many steps that took."""
+        """Move what waits in the database; returns how many rows that were."""
         waiting, unreadable = _to_move(await self._in_database(), self._state.keyring.active)
-        for left, row in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
+        at_once = self._pace.rows_at_once
+        for begin in range(0, len(waiting), at_once):
             started = time.perf_counter()
-            unreadable += await self._move(row, left, unreadable)
+            left = max(0, len(waiting) - begin - at_once)
+            unreadable += await self._move(waiting[begin : begin + at_once], left, unreadable)
             await self._rest(started)
         return len(waiting)
 
-    async def _move(self, row: KeyRow, left: int, unreadable: int) -> bool:
-        """Move a row, after which ``left`` wait, or set it aside; returns whether it was set aside."""
+    async def _move(self, rows: list[KeyRow], left: int, unreadable: int) -> int:
+        """Move rows, after which ``left`` wait; returns how many of them cannot be read and were set aside."""
         keyring = self._state.keyring
-        secret = _secret_of(row, keyring)
-        values = _under(keyring, row, secret) if secret is not None else {}
+        secrets = [(row, _secret_of(row, keyring)) for row in rows]
+        moved = [(row, _under(keyring, row, secret)) for row, secret in secrets if secret is not None]
+        bad = [row for row, secret in secrets if secret is None]
         async with self._state.changing() as (_, repository):
-            repository.touched.add(row.id)  # it was read from the database: memory may not know it as it is
             rotation = self._running()
             if rotation is None or rotation.to_data_key != keyring.active:
-                return False
-            if values:
-                await repository.update_key(row.id, values, if_still=row)
-            else:
-                unreadable += await self._set_aside(repository, row)
+                return 0
+            await repository.move_keys(moved, keyring.active)
+            repository.touched.update(row.id for row in rows)  # memory may not know them as they are in the database
+            for row in bad:
+                await self._set_aside(repository, row)
+            unreadable += len(bad)
             done = min(rotation.total, max(rotation.done, rotation.total - unreadable - left))
             self._save(repository, rotation.model_copy(update={"done": done, "unreadable": unreadable}))
-        return secret is None
+        return len(bad)
 
     async def _in_database(self) -> list[KeyRow]:
         """Return the rows as they are there, whatever this process knows of them."""
@@ -194,7 +209,8 @@ class Rotator:
             return await VaultRepository(db).keys()
 
     async def _rest(self, started: float) -> None:
-        await asyncio.sleep(min((time.perf_counter() - started) * self._rest_share, _LONGEST_REST_SECONDS))
+        worked_seconds = time.perf_counter() - started
+        await asyncio.sleep(min(worked_seconds * self._pace.rest_share, self._pace.longest_rest_seconds))
 
     async def _set_aside(self, repository: VaultRepository, row: KeyRow) -> bool:
         """Remember that a row cannot be read; returns False where it has another secret by now."""
@@ -298,10 +314,9 @@ def _secret_of(row: KeyRow, keyring: Keyring) -> str | None:
         return None
 
 
-def _under(keyring: Keyring, row: KeyRow, secret: str) -> dict[str, str]:
-    """Return the columns of a row whose secret is encrypted with the active data key."""
-    token = encrypt(secret, row.place(), keyring.active, keyring.data_keys[keyring.active].key)
-    return {"token": token, "data_key": keyring.active}
+def _under(keyring: Keyring, row: KeyRow, secret: str) -> str:
+    """Return the token of a row under the active data key."""
+    return encrypt(secret, row.place(), keyring.active, keyring.data_keys[keyring.active].key)
 
 
 def _retired_before(keyring: Keyring, moment: datetime) -> set[str]:

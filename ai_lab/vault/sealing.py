@@ -5,17 +5,20 @@ from __future__ import annotations
 from ai_lab.errors import VaultSealed
 
 
+_RESTART = "start AI Lab again"
+
+
 class Sealed(Exception):
     """There is no root key that can be used. ``reason`` and ``remedy`` are sentences for people, free of secrets.
 
-    A sealed vault looks for its root key at the next start only.
+    A sealed vault looks for its root key at the next start only; the remedy says so.
     """
 
     def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(f"{reason} {remedy}")
         self.reason = reason
-        self.remedy = remedy
+        self.remedy = remedy if _RESTART in remedy else f"{remedy} Then {_RESTART}."
+        super().__init__(f"{reason} {self.remedy}")
 
     def as_error(self) -> VaultSealed:
         """Return what a request gets."""
-        return VaultSealed(f"The vault is sealed. {self.reason} {self.remedy} Then start AI Lab again.")
+        return VaultSealed(f"The vault is sealed. {self.reason} {self.remedy}")

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ai_lab.database import Database
@@ -42,7 +42,6 @@ from ai_lab.vault.uses import Uses
 #: Gets what was done (use, add, change, remove, test, rotate, rekey, reset, open) and the code of the error, if any.
 Observe = Callable[[str, str | None], None]
 
-_VAULT = "vault"  # the actor of what happens by itself
 _UPKEEP_SECONDS = 60.0
 _UPKEEP_ROUNDS = 5  # rotation and anchor: every fifth minute
 
@@ -94,8 +93,8 @@ class Vault:
                     "the root key is in the environment, where /proc/<pid>/environ and `docker inspect` show it: "
                     "ENCRYPTION_KEY_FILE hides it better"
                 )
+            vault._report_misplaced()
             try:
-                await vault._set_aside_misplaced()
                 await vault._rotator.resume()
             except LabError as error:  # a full disk, a root key that is half changed: what works is to go on working
                 _log.warning("the vault could not finish what was begun", extra={"reason": error.detail})
@@ -108,8 +107,7 @@ class Vault:
         """Write the uses that wait, log the head of the audit chain, and stop what runs in the background."""
         if self._upkeep:
             self._upkeep.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._upkeep
+            await asyncio.wait([self._upkeep])  # however it ended: uses that wait are to be written
         await self._rotator.close()
         await self._uses.close()
         self._anchor()
@@ -142,7 +140,8 @@ class Vault:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Return how many keys there are by service and state. Reads nothing."""
-        return dict(Counter((row.service_name, row.state) for row in self._state.rows.values()))
+        rows = self._state.rows.values()
+        return dict(Counter((row.service_name, self._addresses.state_of(row)) for row in rows))
 
     def supported(self) -> dict[str, SupportedService]:
         """Return the services that are known by name."""
@@ -152,6 +151,13 @@ class Vault:
         """Return whether there is a key for a service, usable or not. Reads nothing."""
         name = self._addresses.name_of(service)
         return bool(self._state.of_service(name) or self._use.environment.get(name))
+
+    def address_of(self, service: str) -> str | None:
+        """Return where the key of a service goes; None where it has none. Reads nothing."""
+        name = self._addresses.name_of(service)
+        if row := self._use.row_for(name):
+            return self._addresses.of_row(row).url
+        return next((key.base_url for key in self._use.environment.get(name, ())), None)
 
     def custom_services(self) -> dict[str, str]:
         """Return address by name: of services that only the vault knows, and of known ones at another address.
@@ -260,13 +266,12 @@ class Vault:
 
     # -- by itself -------------------------------------------------------------------------------------------------
 
-    async def _set_aside_misplaced(self) -> None:
-        """See that each key is bound to the address its service has now; settings or a new version may change it."""
-        for row in list(self._state.rows.values()):
-            if row.state == "active" and (state := self._addresses.state_by_address(row)) != "active":
-                await self._storing.mark(row, state, "update", actor=_VAULT)
+    def _report_misplaced(self) -> None:
+        """Log which keys are not bound to the address that their service has now."""
+        for row in self._state.rows.values():
+            if row.state == "active" and (state := self._addresses.state_of(row)) != "active":
                 fields = {"service_name": row.service_name, "label": row.label, "state": state}
-                _log.warning("an API key must be entered again: its address has changed", extra=fields)
+                _log.warning("an API key is not used: it was given for another address", extra=fields)
 
     async def _keep_up(self) -> None:
         """Write counted uses every minute; look after rotations and note the head of the audit now and then."""

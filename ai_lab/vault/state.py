@@ -22,13 +22,9 @@ from ai_lab.vault.keyring import Keyring
 from ai_lab.vault.repository import KeyRow, StoredState, VaultRepository
 from ai_lab.vault.root_key import RootKey, find_root_key
 from ai_lab.vault.sealing import Sealed
-from ai_lab.vault.unsealing import Unsealed, new_salt, new_state, open_keyring, unseal
+from ai_lab.vault.unsealing import NO_KEYRING, Unsealed, new_salt, new_state, open_keyring, unseal
 
 _LOOK_AGAIN_SECONDS = 1.0
-_NO_KEYRING = Sealed(
-    "The database has stored API keys, but not the vault's keyring.",
-    "Restore the database from a backup; Where there is none, `ai-lab vault reset` makes a new vault.",
-)
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +44,7 @@ class VaultState:
         self.database = database
         self.stored: StoredState | None = None
         self.rows: dict[str, KeyRow] = {}
-        self.sealed: Sealed | None = _NO_KEYRING
+        self.sealed: Sealed | None = NO_KEYRING
         self._unsealed: Unsealed | None = None
         self._by_service: dict[str, list[KeyRow]] = {}
         self._looked_at = float("-inf")
@@ -131,7 +127,7 @@ class VaultState:
         """Remember what was just read, and open the keyring where it is another one."""
         unsealed, sealed = self._unsealed, self.sealed
         if stored is None:
-            unsealed, sealed = None, _NO_KEYRING
+            unsealed, sealed = None, NO_KEYRING
         elif unsealed is None or self.stored is None or stored.wrappings != self.stored.wrappings:
             try:
                 unsealed, sealed = await self._unseal(stored), None
@@ -175,13 +171,17 @@ class VaultState:
     async def _read(self) -> tuple[StoredState | None, list[KeyRow]]:
         async with self.database.reading() as db:
             repository = VaultRepository(db)
-            return await repository.state(), await repository.keys()
+            while True:
+                stored, rows = await repository.state(), await repository.keys()
+                # Postgres shows each statement what is committed by then: rows may be newer than their keyring.
+                if await repository.generation() == (stored.generation if stored else None):
+                    return stored, rows
 
     async def _create(self) -> None:
         """Make the first keyring, unless keys are stored that another one belongs to."""
         async with self.database.reading() as db:
             if await VaultRepository(db).keys(with_revoked=True) or await AuditRepository(db).newest(1):
-                raise _NO_KEYRING
+                raise NO_KEYRING
         salt, keyring = new_salt(), Keyring.new()
         # The root key first: a keyring that nothing opens would be worse than a root key that opens nothing.
         root = await asyncio.to_thread(find_root_key, self.settings, salt, ())
@@ -197,7 +197,7 @@ class VaultState:
 
     def _open(self) -> Unsealed:
         if self._unsealed is None:
-            raise (self.sealed or _NO_KEYRING).as_error()
+            raise (self.sealed or NO_KEYRING).as_error()
         return self._unsealed
 
     def _index(self) -> None:

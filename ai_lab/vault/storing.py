@@ -101,7 +101,8 @@ class Storing:
             if values:
                 await repository.update_key(row.id, values)
                 await self._append(db, row, "update", actor=actor, details=details)
-        return self._state.rows[row.id]
+            (changed,) = await repository.keys([row.id])
+        return changed
 
     async def remove(self, service: str, label: str | None, *, actor: str) -> KeyRow:
         """Revoke a key and erase its secret; the row stays as history.
@@ -128,12 +129,8 @@ class Storing:
                 or (current.version, current.token) != (row.version, row.token)
             ):
                 return
-            values: dict[str, Any] = {"state": state}
-            if state == "needs_reentry":
-                values |= _ERASED | {"version": row.version + 1}
-            await repository.update_key(row.id, values)
-            details = {"version": values["version"]} if "version" in values else None
-            await self._append(db, row, action, outcome=state, actor=actor, details=details)
+            await repository.update_key(row.id, {"state": state})
+            await self._append(db, row, action, outcome=state, actor=actor)
 
     async def reset(self, *, actor: str) -> int:
         """Start with a new keyring, while the old one cannot be opened; all keys become unreadable for good.

@@ -20,6 +20,12 @@ from ai_lab.vault.root_key import (
 )
 from ai_lab.vault.sealing import Sealed
 
+_RESTORE = "Restore the database from a backup. Where there is none, `ai-lab vault reset` makes a new vault."
+NO_KEYRING = Sealed("The database has stored API keys, but not the vault's keyring.", _RESTORE)
+_CHANGED = Sealed(
+    "The vault's keyring in the database was changed: the root key that it names does not open it.", _RESTORE
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Unsealed:
@@ -37,7 +43,12 @@ def unseal(settings: Settings, stored: StoredState) -> Unsealed:
         Sealed: no root key that fits can be used.
     """
     # A re-key that was cut off leaves two: the newer one is the one that was meant.
-    wanted = sorted(stored.wrappings, key=lambda root_id: stored.wrappings[root_id]["created_at"], reverse=True)
+    try:
+        wanted = sorted(stored.wrappings, key=lambda root_id: stored.wrappings[root_id]["created_at"], reverse=True)
+    except (KeyError, TypeError):
+        raise _CHANGED from None
+    if not wanted:
+        raise NO_KEYRING
     try:
         root, next_root = find_root_key(settings, stored.salt, wanted), None
     except Sealed:
@@ -52,11 +63,8 @@ def open_keyring(stored: StoredState, root: RootKey) -> Keyring:
     """Return the keyring that this root key opens; raises ``Sealed`` where the record was changed."""
     try:
         return Keyring.unwrapped(stored.wrappings[root.id]["wrapped"], root.key)
-    except (WrongRootKey, KeyError):
-        raise Sealed(
-            "The vault's keyring in the database was changed: the root key that it names does not open it.",
-            "Restore the database from a backup; Where there is none, `ai-lab vault reset` makes a new vault.",
-        ) from None
+    except (WrongRootKey, KeyError, TypeError):
+        raise _CHANGED from None
 
 
 def new_state(keyring: Keyring, root: RootKey, salt: bytes) -> dict[str, Any]:

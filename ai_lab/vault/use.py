@@ -79,18 +79,20 @@ class KeyUse:
             VaultSealed, ApiKeyUnusable, DatabaseUnavailable: see ``secret_for``.
         """
         keyring = self._state.require_open()
-        if row.state != "active":
-            raise _unusable(row, row.state)
+        state = self._addresses.state_of(row)
+        if state in (row.state, "needs_reentry") and state != "active":
+            raise _unusable(row, state)
         found = data_key_of(row.token) if row.token else None
-        state: KeyState = "tampered"
-        if row.token and found and found == row.data_key:
+        if row.token and found and (state, found) == ("active", row.data_key):
             if found in keyring.data_keys:
                 try:
                     return decrypt(row.token, row.place(), keyring.data_keys[found].key)
                 except Undecipherable:
-                    pass
+                    state = "tampered"
             else:
                 state = "unreadable"
+        else:
+            state = "tampered"
         await self._storing.mark(row, state, action, actor=actor)
         raise _unusable(row, state)
 

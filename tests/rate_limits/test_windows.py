@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -56,32 +57,33 @@ async def test_counts_per_client_and_endpoint() -> None:
 
 async def test_room_is_there_after_the_time_that_was_said() -> None:
     async with _opened(_settings(rate_limit_requests="4 per 1 second")) as limits:
-        for _ in range(2):
+        refused = await limits.hit("requests", "a")
+        while refused.allowed:
             refused = await limits.hit("requests", "a")
-            while refused.allowed:
-                refused = await limits.hit("requests", "a")
-            assert refused.retry_after_seconds is not None
-            await asyncio.sleep(refused.retry_after_seconds)
-            assert (await limits.hit("requests", "a")).allowed
+        assert refused.retry_after_seconds is not None
+        await asyncio.sleep(refused.retry_after_seconds)
+        assert (await limits.hit("requests", "a")).allowed
 
 
-@pytest.mark.parametrize("previous", [0, 1, 50, 100])
-@pytest.mark.parametrize("current", [0, 1, 50, 99, 100])
-@pytest.mark.parametrize("left", [0.0, 0.4, 30.0, 59.9, 60.0])
-def test_retry_after_is_when_there_is_room_and_not_much_later(previous: int, current: int, left: float) -> None:
+def test_retry_after_is_when_there_is_room_and_not_much_later() -> None:
     """Held against stepping through time."""
 
-    def has_room(seconds: float) -> bool:
-        if seconds <= left:
-            return math.floor(previous * (left - seconds) / 60 + current) + 1 <= 100
-        return math.floor(current * (left + 60 - seconds) / 60) + 1 <= 100
+    def has_room(usage: Usage, seconds: float) -> bool:
+        left = usage.left_seconds - seconds
+        if left >= 0:
+            return math.floor(usage.previous * left / 60 + usage.current) + 1 <= 100
+        return math.floor(usage.current * (left + 60) / 60) + 1 <= 100
 
-    if has_room(0):
-        return
-    window = Window.of(Usage(False, previous, left, current, left), 100, 60)
-    assert window.retry_after_seconds is not None
-    assert has_room(window.retry_after_seconds)
-    assert window.retry_after_seconds <= 1 or not has_room(window.retry_after_seconds - 1.001)
+    for previous, current, left in itertools.product(
+        (0, 1, 50, 99, 100), (0, 1, 50, 99, 100), (0.0, 0.4, 30.0, 59.9, 60.0)
+    ):
+        usage = Usage(False, previous, left, current, left)
+        if has_room(usage, 0):
+            continue
+        window = Window.of(usage, 100, 60)
+        assert window.retry_after_seconds is not None
+        assert has_room(usage, window.retry_after_seconds), usage
+        assert window.retry_after_seconds <= 1 or not has_room(usage, window.retry_after_seconds - 1.001), usage
 
 
 async def test_switched_off_limits_nothing() -> None:
@@ -125,8 +127,8 @@ async def test_windows_in_the_database_slide_and_go(shared_url: str) -> None:
         await asyncio.sleep(1.02 - time.time() % 1)  # into the next window
         allowed = [(await limits.hit("requests", "a")).allowed for _ in range(10)]
         assert sum(allowed) < 8  # those of the window before still weigh nearly all
-        await asyncio.sleep(2)
-        assert (await limits.hit("requests", "a")).remaining == 9
+        await asyncio.sleep(1)
+        assert (await limits.hit("requests", "a")).allowed
         assert limits.store_failures == 0
         database = Database(database_address(settings))
         async with database.transaction() as db:

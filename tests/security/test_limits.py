@@ -166,6 +166,9 @@ async def test_other_protocols_are_not_spoken(attacked: ServerProcess) -> None:
     async with _opened(attacked) as (reader, writer):
         writer.write(_GET + upgrade)
         assert (await _answer(reader))[0] == 200  # as if it had not asked
+        writer.write(_GET + b"\r\n")
+        with contextlib.suppress(asyncio.IncompleteReadError):  # or the connection has ended
+            assert (await _answer(reader))[0] in {200, 400}
 
 
 def _cpu_seconds(server: ServerProcess) -> float:

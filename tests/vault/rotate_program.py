@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
 from ai_lab.settings import Settings
-from ai_lab.vault.rotation import Rotator
+from ai_lab.vault.rotation import Pace, Rotator
 from ai_lab.vault.schemas import Rotation
 from ai_lab.vault.state import VaultState
 
@@ -27,7 +27,7 @@ async def opened(url: str, config_dir: Path, *, goes_on: bool = True) -> AsyncIt
     """Open the inner part of a vault, with a rotation that never rests; ``goes_on`` with what is unfinished."""
     database = Database(make_url(url))
     state = VaultState(Settings(config_dir=config_dir), database)
-    rotator = Rotator(state, rest_share=0)
+    rotator = Rotator(state, Pace(rows_at_once=3, rest_share=0))
     try:
         await state.load()
         if goes_on:

@@ -81,10 +81,11 @@ def test_fingerprints_tell_equal_secrets_only_to_those_with_the_key() -> None:
     ("secret", "hint"),
     [
         ("sk-proj-" + "a" * 30 + "x9Qf", "sk-proj-…x9Qf"),
-        ("sk-ant-api03-" + "a" * 30 + "x9Qf", "sk-ant-…x9Qf"),
+        ("sk-ant-api03-" + "a" * 30 + "x9Qf", "sk-ant-api…x9Qf"),
         ("hf_" + "a" * 30 + "x9Qf", "hf_…x9Qf"),
         ("AIza" + "b" * 31 + "x9Qf", "AIza…x9Qf"),
         ("0123456789abcdef0123456789abcdef", "…cdef"),
+        ("correct-horse-battery-staple-CANARY", "…NARY"),
         ("short-CANARY", "…"),
     ],
 )

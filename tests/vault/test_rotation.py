@@ -26,7 +26,7 @@ from ai_lab.vault import Vault
 from ai_lab.vault.cipher import decrypt
 from ai_lab.vault.keyring import KEY_BYTES
 from ai_lab.vault.root_key import RootKey
-from ai_lab.vault.rotation import KEPT_DAYS
+from ai_lab.vault.rotation import KEPT_DAYS, Pace
 from ai_lab.vault.schemas import KeyChange, NewKey, Rotation
 from ai_lab.vault.state import VaultState
 from ai_lab.vault.tables import vault_keys
@@ -49,6 +49,7 @@ async def open_vault(database_url: str, tmp_path: Path) -> AsyncIterator[Open]:
             stack.push_async_callback(database.close)
             vault = await Vault.open(Settings(**{"config_dir": tmp_path / "config"} | settings), database)
             stack.push_async_callback(vault.close)
+            vault._rotator._pace = Pace(rows_at_once=1, rest_share=4)  # so that there is something to see
             return vault
 
         yield opened

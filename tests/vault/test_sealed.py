@@ -93,7 +93,9 @@ async def test_every_kind_of_missing_or_wrong_root_key_seals_and_writes_nothing(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_changed_or_missing_keyring_seals_too(open_vault: OpenVault, intruder: Intruder) -> None:
+async def test_a_changed_or_missing_keyring_seals_too(
+    open_vault: OpenVault, intruder: Intruder, tmp_path: Path
+) -> None:
     vault = await open_vault()
     await add_key(vault)
     (state,), _, _ = await intruder.dump()
@@ -101,6 +103,12 @@ async def test_a_changed_or_missing_keyring_seals_too(open_vault: OpenVault, int
     await intruder.execute(update(vault_state).values(wrappings=wrappings))
     vault = await open_vault()
     await _refused_everywhere(vault)
+    broken: list[Any] = [{}, [], dict.fromkeys(wrappings, "none"), {root: {"created_at": ""} for root in wrappings}]
+    for value in broken:
+        await intruder.execute(update(vault_state).values(wrappings=value))
+        await _refused_everywhere(await open_vault(config_dir=tmp_path / "elsewhere"))
+        await _refused_everywhere(await open_vault())
+    assert not (tmp_path / "elsewhere").exists()
     await intruder.execute(vault_state.delete())
     vault = await open_vault()
     await _refused_everywhere(vault)
