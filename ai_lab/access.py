@@ -94,9 +94,11 @@ def cookie_for(token: str) -> str:
 def is_loopback(host: str) -> bool:
     """Return whether only programs of this machine reach ``host``; a name other than localhost never counts as such."""
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        address = ipaddress.ip_address(host.strip("[]"))
     except ValueError:
         return host.lower() == "localhost"
+    mapped = address.ipv4_mapped if address.version == 6 else None  # noqa: PLR2004 - as a server on :: sees IPv4
+    return (mapped or address).is_loopback
 
 
 def is_token_required(settings: Settings) -> bool:
@@ -213,10 +215,8 @@ def _read(path: Path, name: str, *, may_be_shared: bool = False) -> str:
     """
     try:
         status = path.stat()
-        if os.name == "posix" and not any(map(path.is_relative_to, _ORCHESTRATED)):
+        if os.name == "posix" and not any(map(path.resolve().is_relative_to, _ORCHESTRATED)):
             is_shared = may_be_shared or (status.st_uid == 0 and os.geteuid() != 0)
-            if status.st_uid not in {0, os.geteuid()} and not may_be_shared:
-                raise TokenUnusable(f"{path} belongs to another user, who could put another token there. Make it yours.")
             if status.st_mode & (_OTHERS_MAY_WRITE if is_shared else _OTHERS_MAY):
                 verb, mode = ("write", "go-w") if is_shared else ("read", "600")
                 raise TokenUnusable(f"Other users may {verb} the token in {path}. Run: chmod {mode} {path}")

@@ -165,11 +165,12 @@ async def refused_token(on_failure: OnFailure, address: str) -> LabError:
 
 
 def address_of(scope: Scope) -> str:
-    """Return the address that a request comes from; a proxy may have passed on any text as such."""
+    """Return the address that a request comes from, in one spelling; a proxy may have passed on any text as such."""
     try:
-        return ipaddress.ip_address((scope.get("client") or ("",))[0]).compressed
+        address = ipaddress.ip_address((scope.get("client") or ("",))[0])
     except ValueError:
         return "unknown"
+    return (getattr(address, "ipv4_mapped", None) or address).compressed
 
 
 def _shown_token(headers: dict[bytes, str]) -> str | None:

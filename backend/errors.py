@@ -137,7 +137,7 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers or {})
     if error.status_code == 405:  # noqa: PLR2004 - HTTP's own number
         headers["Allow"] = ", ".join(_methods_of(request))
-        detail = f"{request.method} is not offered here; {headers['Allow']} is."
+        detail = f"{request.method} is not offered here, but: {headers['Allow']}."
     problem = Problem(
         title=str(error.detail),
         status=error.status_code,

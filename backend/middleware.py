@@ -144,7 +144,7 @@ def _log(scope: Scope, status: int, seconds: float, sent: int) -> None:
     level = logging.INFO
     if status >= _SERVER_ERRORS:
         level = logging.WARNING
-    elif path.split("/", 2)[1] in _PROBES:
+    elif path.lstrip("/").partition("/")[0] in _PROBES:
         level = logging.DEBUG
     if logger.isEnabledFor(level):
         client = scope.get("client")

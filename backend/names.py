@@ -14,6 +14,7 @@ from ai_lab.settings import Settings
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|\[?[0-9A-Fa-f:.]{2,45}\]?")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
 _ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)")
+_MAPPED_BITS = 96  # of an IPv6 address before the IPv4 one in it: RFC 4291, 2.5.5.2
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _NO_PAGE_OF_OTHERS = {"same-origin", "none"}  # "none": typed or bookmarked
 
@@ -76,19 +77,25 @@ class Names:
 
 
 def check_proxies(settings: Settings) -> list[str]:
-    """Return the addresses of the proxies whose word is taken for who asks.
+    """Return the networks of the proxies whose word is taken for who asks, those of IPv4 in IPv6's spelling too.
+
+    That is how a socket that listens on ``::`` names them.
 
     Raises:
         InvalidSettings: one is neither an address nor a network.
     """
+    networks: list[str] = []
     for proxy in settings.trusted_proxies:
         try:
-            ipaddress.ip_network(proxy)
+            network = ipaddress.ip_network(proxy)
         except ValueError:
             raise InvalidSettings(
                 "AI_LAB_TRUSTED_PROXIES: write addresses or networks: 10.0.0.2, 10.1.0.0/16. Names and * are not taken."
             ) from None
-    return list(settings.trusted_proxies)
+        networks.append(str(network))
+        if isinstance(network, ipaddress.IPv4Network):
+            networks.append(f"::ffff:{network.network_address}/{_MAPPED_BITS + network.prefixlen}")
+    return networks
 
 
 def _is_same(origin: str, host: str) -> bool:

@@ -27,7 +27,7 @@ from ai_lab.database.sqlite_file import make_folder
 from ai_lab.errors import AlreadyRunning, StartupError, UnknownHost
 from ai_lab.lab import Lab
 from ai_lab.logging import set_up_logging
-from ai_lab.settings import Settings
+from ai_lab.settings import Settings, forget_environment_secrets
 from ai_lab.telemetry.prometheus.own_process import CountingHandler
 from ai_lab.vault.core_dumps import no_core_dumps
 from backend.access import Doors
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             api_host=options.host, api_port=options.port, require_token=options.require_token or None
         )
         set_up_logging(settings)
+        forget_environment_secrets()
         no_core_dumps()
         with _listen(settings) as listening, _alone(settings), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_serve(settings, listening))
@@ -147,6 +148,11 @@ async def _announce(settings: Settings, lab: Lab, tokens: Tokens | None) -> None
             "Put a reverse proxy with TLS in front, name it in AI_LAB_TRUSTED_PROXIES, and let nothing else reach the "
             "port",
             settings.api_host,
+        )
+    if settings.allowed_hosts and not tokens:
+        logger.warning(
+            "AI_LAB_ALLOWED_HOSTS is set, and nobody needs a token: if a proxy brings other machines here, name it in "
+            "AI_LAB_TRUSTED_PROXIES or start with --require-token"
         )
     print("\n".join(lines), flush=True)  # noqa: T201 - a program speaks to its terminal
 

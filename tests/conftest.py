@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -37,6 +38,16 @@ _LONGEST = (
     "tests/telemetry/test_prometheus_server.py",
     "tests/providers/test_engine_life.py",
 )
+
+
+#: Secrets of a run, and what is made of them.
+_SECRET = re.compile(rb"CANARY|[\w\-+/=]{40}")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test by its argument where that is a secret: no report shows it, and every worker has the same names."""
+    text = val if isinstance(val, str | bytes) else b""
+    return argname if _SECRET.search(text.encode() if isinstance(text, str) else text) else None
 
 
 def pytest_configure() -> None:

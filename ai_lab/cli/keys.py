@@ -14,8 +14,8 @@ from ai_lab.cli.door import say
 from ai_lab.cli.figures import plain
 from ai_lab.cli.keys_door import FINDINGS, FINE, WRONG, Keys, OwnKeys, ended, opened_keys
 from ai_lab.cli.keys_screen import draw_keys, draw_test, name_of, remedies, wide_console
-from ai_lab.errors import InvalidRequest, LabError
-from ai_lab.vault.schemas import KeyInfo, Rotation
+from ai_lab.errors import ApiKeyNotFound, InvalidRequest, LabError
+from ai_lab.vault.schemas import DEFAULT_LABEL, KeyInfo, Rotation
 
 _LONGEST_INPUT = 16 * 1024
 _LOOK_SECONDS = 0.2
@@ -129,11 +129,26 @@ def remove_key(service: str, *, label: str | None, is_sure: bool, url: str | Non
 
     async def work() -> int:
         async with opened_keys(url) as keys:
-            answer = await keys.remove(service, label=label)
+            try:
+                answer = await keys.remove(service, label=label)
+            except ApiKeyNotFound as error:
+                names = [str(key.environment_name) for key in await _others(keys, service) if key.environment_name]
+                held = f" {' and '.join(names)} in the environment or .env is used: take it out there." if names else ""
+                say(f"error: {plain(error.detail + held)}")
+                return WRONG
+            others = await _others(keys, answer.service_name)
         print(plain(answer.message))  # noqa: T201 - as above
+        if others:
+            used = next((key for key in others if key.label == DEFAULT_LABEL), others[0])
+            say(f"{plain(answer.service_name)} is called with its key {plain(used.label)!r} now.")
         return FINE
 
     return ended(work, url=url)
+
+
+async def _others(keys: Keys, service: str) -> list[KeyInfo]:
+    """Return the keys that a service has, stored ones first."""
+    return [key for key in (await keys.list()).keys if key.service_name == service.strip().lower()]
 
 
 def _looks_like_key(name: str) -> bool:

@@ -84,7 +84,7 @@ def check(
     all_: Annotated[bool, typer.Option("--all", help="All keys of the service.")] = False,
     url: Server = None,
 ) -> None:
-    """Ask the services whether the keys work; it costs nothing. Exit code 1: one does not."""
+    """Ask the services whether the keys work; it costs nothing. Exit code 1: one does not, or it cannot be told."""
     from ai_lab.cli.keys import test_keys  # noqa: PLC0415 - 0.5 s, not for --help
 
     raise typer.Exit(test_keys(service, label=label, is_all=all_, url=url))

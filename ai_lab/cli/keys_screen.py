@@ -13,10 +13,12 @@ from rich.text import Text
 
 from ai_lab.cli.figures import plain
 from ai_lab.importer.keys import Outcome
-from ai_lab.vault.schemas import DEFAULT_LABEL, WORKING, AuditEntry, KeyInfo, KeyTestAnswer
+from ai_lab.vault.schemas import DEFAULT_LABEL, WORKING, AuditEntry, CheckResult, KeyInfo, KeyTestAnswer
 
 _STYLES = {"active": "green", "tampered": "red", "unreadable": "red", "needs_reentry": "yellow", "revoked": "dim"}
 _RESULT_STYLES = {"stored": "green", "would be stored": "green", "already there": "dim", "refused": "red"}
+#: What a test ends with that says nothing about the key.
+_UNTOLD = frozenset({"rate_limited", "unreachable", "unknown"})
 _NEVER_BROKEN = {"Key", "When", "No."}
 _PIPE_COLUMNS = 400
 
@@ -26,13 +28,13 @@ def draw_keys(keys: Sequence[KeyInfo]) -> Table:
     table = _table("Service", "Label", "Key", "State", "Last test", "Last used", "Where")
     for key in keys:
         test = key.last_test
-        test_style = "" if test is None else "green" if test.result in WORKING else "red"
+        test_style = _test_style(test.result) if test else "dim"
         table.add_row(
             _text(key.service_name),
             _text(key.label),
             _text(key.hint),
             Text(key.state, style=_STYLES.get(key.state, "")),
-            Text(f"{test.result} {_when(test.tested_at)}" if test else "never", style=test_style or "dim"),
+            Text(f"{test.result} {_when(test.tested_at)}" if test else "never", style=test_style),
             _text(_when(key.last_used_at) if key.last_used_at else "never"),
             _text(key.environment_name or urlsplit(key.base_url or "").netloc),
         )
@@ -52,7 +54,8 @@ def wide_console() -> Console:
 
 def draw_test(answer: KeyTestAnswer) -> Text:
     """Return what a service said about a key, on one line."""
-    text = Text("works" if answer.success else "does not work", style="green" if answer.success else "red")
+    told = "works" if answer.success else "cannot tell" if answer.result in _UNTOLD else "does not work"
+    text = Text(told, style=_test_style(answer.result))
     latency = f", {answer.latency_ms:.0f} ms" if answer.latency_ms is not None else ""
     text.append(f"  {name_of(answer.service_name, answer.label)}: ", style="default")
     text.append(f"{plain(answer.message)} ({answer.result}{latency})", style="default")
@@ -86,6 +89,10 @@ def draw_audit(entries: Sequence[AuditEntry]) -> Table:
 def name_of(service: str, label: str | None) -> str:
     """Return what to call a key."""
     return plain(service if label in {None, DEFAULT_LABEL} else f"{service} ({label})")
+
+
+def _test_style(result: CheckResult) -> str:
+    return "green" if result in WORKING else "yellow" if result in _UNTOLD else "red"
 
 
 def _table(*columns: str) -> Table:

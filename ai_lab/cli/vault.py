@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from ai_lab.cli.keys_screen import draw_audit, wide_console
 from ai_lab.vault.schemas import AuditEntry, AuditVerification, VaultStatus
 
 _PAGE = 100
+_HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
 
 
 def show_vault(*, as_json: bool, url: str | None) -> int:
@@ -87,6 +89,9 @@ def show_audit(*, limit: int, as_json: bool, url: str | None) -> int:
 
 def verify_audit(*, anchor: str | None, as_json: bool, url: str | None) -> int:
     """Say whether the audit is whole; the code is 1 where it is not."""
+    if anchor is not None and not _HEAD.fullmatch(anchor):
+        say("error: --anchor takes a head as ai-lab vault status and the log show it: number, colon, 64 hex digits")
+        return WRONG
 
     async def work() -> int:
         async with opened_keys(url) as keys:

@@ -40,6 +40,9 @@ _CONTEXT_TEXT = re.compile(
 )
 _MEMORY_TEXT = re.compile(r"more system memory|out of memory|unable to allocate|insufficient memory", re.IGNORECASE)
 _UNSUPPORTED_TEXT = re.compile(r"does not support|not supported by this model", re.IGNORECASE)
+_UNRESOLVED = "its name cannot be resolved"
+#: Nobody can start what lies at a name that is not found: it is mistyped, or this machine is offline.
+_UNRESOLVED_REMEDY = "See whether this machine is online, and the address right."
 
 
 class ServiceErrors:
@@ -77,9 +80,10 @@ class ServiceErrors:
     def from_httpx(self, error: httpx.HTTPError | httpx.InvalidURL, *, streaming: bool = False) -> ProviderError:
         """Return the error for a failed exchange; ``streaming`` says that the answer had begun."""
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            reason = _connect_reason(error)
+            remedy = _UNRESOLVED_REMEDY if reason == _UNRESOLVED else "Start it or correct its address."
             return ProviderUnavailable(
-                f"{self._name} cannot be reached at {self._address}: {self.clean(_connect_reason(error))}. "
-                "Start it or correct its address."
+                f"{self._name} cannot be reached at {self._address}: {self.clean(reason)}. {remedy}"
             )
         if isinstance(error, httpx.TimeoutException):
             return ProviderTimeout(
@@ -199,7 +203,7 @@ def _connect_reason(error: BaseException) -> str:
         if isinstance(cause, BaseExceptionGroup):
             cause = cause.exceptions[0]
         if isinstance(cause, socket.gaierror):
-            return "its name cannot be resolved"
+            return _UNRESOLVED
         if isinstance(cause, ConnectionRefusedError):
             return "nothing listens there"
         if isinstance(cause, ssl.SSLError):

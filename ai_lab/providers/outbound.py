@@ -52,7 +52,7 @@ _FORBIDDEN = (
 )
 _PRIVATE = (
     "This address is on this machine or in a private network. If the server there is your own, name its host or "
-    "network in AI_LAB_ALLOWED_ADDRESSES."
+    "network in AI_LAB_ALLOWED_ADDRESSES and start AI Lab again."
 )
 _ELSEWHERE = "localhost does not mean this machine here. Correct the hosts file, or write 127.0.0.1."
 
@@ -201,6 +201,13 @@ def is_loopback(address: str) -> bool:
     return all(one.is_loopback or one.is_unspecified for one in _embedded(ip) or (ip,))
 
 
+def is_readable_on_the_way(url: str) -> bool:
+    """Return whether what is sent to a plain address leaves this machine unencrypted."""
+    place = place_of(url)
+    is_here = place.is_localhost or any(map(is_loopback, _literal(place.host)))
+    return place.scheme == "http" and not is_here
+
+
 def _kind(ip: _Address) -> Literal["public", "private", "forbidden"]:
     kinds = {_plain_kind(one) for one in _embedded(ip) or (ip,)}
     return "forbidden" if "forbidden" in kinds else "private" if "private" in kinds else "public"
@@ -232,8 +239,9 @@ def _literal(host: str) -> list[str]:
 
     With a dot at its end that parser takes it for a name; a proxy may not.
     """
+    host = host.rstrip(".") or host
     try:
-        return _hosts(socket.getaddrinfo(host.rstrip(".") or ".", None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+        return _hosts(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     except (OSError, UnicodeError):
         return []
 

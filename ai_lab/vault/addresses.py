@@ -99,14 +99,23 @@ class Addresses:
             raise self.not_found(service_name)
         if known.base_url is None:
             raise InvalidRequest(
-                f"{known.title} has an address for each customer: give the one of your resource as base_url.",
+                f"{known.title} has an address for each customer: give the one of your resource as base_url "
+                "(--base-url).",
                 param="base_url",
             )
         return Address(service_name, known, None, origin_of(known.base_url))
 
+    def remarks(self, address: Address, given_url: str | None) -> list[str]:
+        """Return what is to be said of an address that the user did not give, and may not expect."""
+        is_expected = given_url or not (address.known and address.known.base_url and address.base_url)
+        if is_expected or self.is_local(address.service_name):
+            return []
+        return [f"It goes to {address.base_url}, as the key before it did; give base_url for another address."]
+
     def of_row(self, row: KeyRow) -> Address:
         """Return where a stored key goes."""
-        return Address(row.service_name, self.known(row.service_name), row.base_url, row.base_origin)
+        base_url = self.configured(row.service_name) or row.base_url
+        return Address(row.service_name, self.known(row.service_name), base_url, row.base_origin)
 
     def state_of(self, row: KeyRow) -> KeyState:
         """Return the state of a stored key as settings are now; ``active``: it is bound to its service's address.
@@ -138,7 +147,9 @@ class Addresses:
         near = difflib.get_close_matches(service_name, [*known_services(), *self._servers], n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         return ServiceNotFound(
-            f"No service is called {service_name!r}. {hint}A server of your own needs its base_url.", near
+            f"No service is called {service_name!r}. {hint}To store a key of a server of your own, give its base_url "
+            "(--base-url).",
+            near,
         )
 
     def _endpoint(self, known: KnownService | None) -> str | None:

@@ -50,7 +50,8 @@ def keys_of_environment(settings: Settings, addresses: Addresses) -> dict[str, l
         if addresses.known(service.name) is None:
             continue  # a server of the user's own has this name
         for name in service.environment_names:
-            base_url = settings.named(service.address_name(name)) or service.base_url
+            configured = addresses.configured(service.name)  # OLLAMA_HOST
+            base_url = configured or settings.named(service.address_name(name)) or service.base_url
             if (secret := settings.named(name)) and base_url:
                 _add(found, _key(service, service.name, name, secret, base_url))
     for name, entry in settings.servers.items():

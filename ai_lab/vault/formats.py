@@ -63,7 +63,7 @@ def judge(
     _refuse_impossible(service, plain)
     doubts = _doubts(service, plain, at_own_address=service is None or (has_own_address and bool(service.base_url)))
     if doubts.refusal and not force:
-        raise ApiKeyRefused(f"{doubts.refusal} If it is right all the same, use force.", param="api_key")
+        raise ApiKeyRefused(f"{doubts.refusal} If it is right all the same, use force (--force).", param="api_key")
     warnings = [text for text in (doubts.refusal, doubts.remark) if text]
     if service is not None:
         # Where something worse is known already, the shape says nothing more.
@@ -185,4 +185,4 @@ def _remarks_on_shape(service: KnownService, key: str, *, has_own_address: bool)
         seen = f"Its length ({len(key)} characters) or its letters differ from known keys of {service.title}"
     else:
         seen = f"It does not begin like the known keys of {service.title}"
-    return [f"{seen}: {service.key_hint}. It is stored; test it to be sure."]
+    return [f"{seen}: {service.key_hint}. It may work all the same: a test tells."]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ai_lab.errors import InvalidRequest
+import logging
+
+from ai_lab.errors import DatabaseUnavailable, InvalidRequest
 from ai_lab.providers.known_services import origin_of
 from ai_lab.providers.outbound import Outbound
 from ai_lab.vault.addresses import Address, Addresses
@@ -12,6 +14,7 @@ from ai_lab.vault.state import VaultState
 from ai_lab.vault.storing import Storing
 from ai_lab.vault.use import KeyUse
 
+_log = logging.getLogger(__name__)
 _Tested = tuple[CheckReport, str | None, list[str]]
 
 
@@ -59,7 +62,10 @@ class KeyTest:
         secret = await self._use.decrypted(row, "test", actor=actor)
         await self._storing.note("test", "started", actor=actor, row=row)
         report = await self._checked(self._addresses.of_row(row), secret)
-        await self._storing.remember_test(row, report)
+        try:
+            await self._storing.remember_test(row, report)
+        except DatabaseUnavailable as error:  # the answer is there: whoever waits for it shall have it
+            _log.warning("the test of a key could not be remembered", extra={"reason": error.detail})
         return report, row.label, []
 
     async def _given(self, service_name: str, secret: str, base_url: str | None, actor: str) -> _Tested:
@@ -67,7 +73,8 @@ class KeyTest:
         judged = judge(address.known, secret, force=True, has_own_address=address.base_url is not None)
         details = {"origin": address.origin, "is_stored": False}
         await self._storing.note("test", "started", actor=actor, service_name=service_name, details=details)
-        return await self._checked(address, judged.secret), None, [*judged.notes, *judged.warnings]
+        warnings = [*judged.notes, *judged.warnings, *self._addresses.remarks(address, base_url)]
+        return await self._checked(address, judged.secret), None, warnings
 
     async def _of_environment(self, service_name: str, label: str | None, actor: str) -> _Tested:
         keys = self._use.environment.get(service_name, [])

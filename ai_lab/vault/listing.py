@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import ValidationError
+
 from ai_lab.providers.known_services import known_services
 from ai_lab.vault.addresses import Addresses
 from ai_lab.vault.repository import KeyRow
@@ -31,10 +35,18 @@ def shown(row: KeyRow, addresses: Addresses) -> KeyInfo:
         created_at=row.created_at,
         rotated_at=row.rotated_at,
         last_used_at=row.last_used_at,
-        last_test=CheckReport.model_validate(row.last_test) if row.last_test else None,
-        details=row.details,
+        last_test=_report(row.last_test),
+        details=row.details if isinstance(row.details, dict) else {},
         remedy=REMEDIES.get(state),
     )
+
+
+def _report(stored: Any) -> CheckReport | None:
+    """Return a stored report; None for what was never written as one: a list of keys must not fail on it."""
+    try:
+        return CheckReport.model_validate(stored) if stored else None
+    except ValidationError:
+        return None
 
 
 def supported_services() -> dict[str, SupportedService]:

@@ -224,13 +224,34 @@ def _keys_of_files(folder: Path) -> tuple[list[RootKey], Sealed | None]:
 
 
 def _does_not_fit(settings: Settings, wanted: Sequence[str], found: Sequence[RootKey]) -> Sealed:
-    source, names = source_of(settings), " or ".join(wanted)
-    where = f" (a backup of it goes back to {settings.config_path()}, mode 600)" if kind_of(settings) == "file" else ""
-    return Sealed(
-        f"The root key of {source} does not fit the stored keys." if found else f"There is no root key at {source}.",
-        f"Put back the root key {names} that they were stored with{where}. Where it is lost for good, "
-        "`ai-lab vault reset` makes a new vault: all API keys must then be entered again.",
+    kind, source, names = kind_of(settings), source_of(settings), " or ".join(wanted)
+    reason = (
+        f"The root key of {source} does not fit the stored keys." if found else f"There is no root key at {source}."
     )
+    where = ""
+    if kind == "file":
+        where = (
+            f" (a backup of it goes back to {settings.config_path()}, mode 600; where it came from ENCRYPTION_KEY, "
+            "ENCRYPTION_KEY_FILE or AI_LAB_KEYRING, set that again)"
+        )
+    elif fitting := _fitting_file(settings, wanted):
+        name = "AI_LAB_KEYRING" if kind == "keyring" else source.partition(" ")[0]
+        move = "" if kind == "keyring" else ", or set ENCRYPTION_KEY_PREVIOUS to what it holds to move to the new one"
+        return Sealed(reason, f"The root key that fits lies in {fitting}: unset {name} to use it{move}.")
+    return Sealed(
+        reason,
+        f"Put back the root key {names} that the API keys were stored with{where}, and start AI Lab again. Where it is "
+        "lost for good, `ai-lab vault reset` makes a new vault: all API keys must then be entered again.",
+    )
+
+
+def _fitting_file(settings: Settings, wanted: Sequence[str]) -> str | None:
+    """Return which of our own files holds the root key, where settings name another source."""
+    try:
+        found, _ = _keys_of_files(settings.config_path())
+    except Sealed:
+        return None
+    return next((one.source for one in found if one.id in wanted), None)
 
 
 def _keys_of_keyring(wanted: Sequence[str]) -> list[RootKey]:

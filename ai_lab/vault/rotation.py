@@ -121,8 +121,7 @@ class Rotator:
     # -- 1 ---------------------------------------------------------------------------------------------------------
 
     def _running(self) -> Rotation | None:
-        stored = self._state.stored
-        newest = Rotation.model_validate(stored.rotation) if stored and stored.rotation else None
+        newest = self._state.rotation()
         is_running = newest and newest.status == "running" and newest.to_data_key == self._state.keyring.active
         return newest if is_running else None
 

@@ -52,6 +52,12 @@ def _unobserved(_operation: str, _error: str | None) -> None:
     """Observe nothing."""
 
 
+def _say_why(upkeep: asyncio.Task[None]) -> None:
+    """Log why the upkeep ended, where it was not told to."""
+    if not upkeep.cancelled() and (error := upkeep.exception()):
+        _log.error("the vault's upkeep has stopped; start the server again", exc_info=error)
+
+
 class Vault:
     """One per lab, made by ``open``. It implements ``ai_lab.providers.types.Secrets``.
 
@@ -100,6 +106,7 @@ class Vault:
                 _log.warning("the vault could not finish what was begun", extra={"reason": error.detail})
             vault._anchor()
         vault._upkeep = asyncio.create_task(vault._keep_up())
+        vault._upkeep.add_done_callback(_say_why)
         observe("open", VaultSealed.code if vault._state.sealed else None)
         return vault
 
@@ -125,7 +132,7 @@ class Vault:
             remedy=sealed.remedy if sealed else None,
             keys=len(state.rows),
             data_key=None if sealed else state.keyring.active,
-            rotation=Rotation.model_validate(stored.rotation) if stored and stored.rotation else None,
+            rotation=state.rotation(),
             audit_head=f"{stored.audit_sequence}:{stored.audit_mac}" if stored and stored.audit_sequence else None,
         )
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.database import Database
@@ -21,6 +22,7 @@ from ai_lab.vault.audit_repository import AuditRepository
 from ai_lab.vault.keyring import Keyring
 from ai_lab.vault.repository import KeyRow, StoredState, VaultRepository
 from ai_lab.vault.root_key import RootKey, find_root_key
+from ai_lab.vault.schemas import Rotation
 from ai_lab.vault.sealing import Sealed
 from ai_lab.vault.unsealing import NO_KEYRING, Unsealed, new_salt, new_state, open_keyring, unseal
 
@@ -73,6 +75,15 @@ class VaultState:
     def of_service(self, service_name: str) -> list[KeyRow]:
         """Return the keys of a service that are not revoked, the oldest first."""
         return self._by_service.get(service_name, [])
+
+    def rotation(self) -> Rotation | None:
+        """Return the newest rotation; None where there was none, or its record was changed beyond reading."""
+        if self.stored is None or not self.stored.rotation:
+            return None
+        try:
+            return Rotation.model_validate(self.stored.rotation)
+        except ValidationError:
+            return None
 
     def service_names(self) -> list[str]:
         """Return the services that have keys, in the order of the oldest one."""
@@ -152,6 +163,8 @@ class VaultState:
             VaultSealed: nothing is changed by a vault that cannot be read.
             DatabaseUnavailable: neither is anything where this is raised.
         """
+        if self.sealed:
+            await self.refresh()  # another process may have opened it
         self._open()
         async with self.database.transaction(durable=True) as db:
             repository = VaultRepository(db)

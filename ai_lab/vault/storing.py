@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.clock import new_id, now
 from ai_lab.errors import ApiKeyAmbiguous, ApiKeyExists, ApiKeyNotFound, Conflict, LabError
+from ai_lab.providers.outbound import is_readable_on_the_way
 from ai_lab.vault.addresses import Address, Addresses
 from ai_lab.vault.audit import RESET, Audit
 from ai_lab.vault.audit_repository import AuditRepository
@@ -23,6 +24,7 @@ from ai_lab.vault.state import VaultState
 from ai_lab.vault.unsealing import new_salt, new_state, wrapping
 
 _ERASED: dict[str, Any] = {"token": None, "data_key": None}
+_CHANGED = Conflict("Another process has changed the vault at this moment. See how it is now: it may be open again.")
 
 
 class Storing:
@@ -48,8 +50,8 @@ class Storing:
             has_own_address = address.base_url is not None
             secret = new.api_key.get_secret_value()
             judged = judge(address.known, secret, force=new.force, has_own_address=has_own_address)
-            warnings = [*judged.notes, *judged.warnings]
-            if address.base_url and address.base_url.startswith("http:") and not self._addresses.is_local(name):
+            warnings = [*judged.notes, *judged.warnings, *self._addresses.remarks(address, new.base_url)]
+            if not self._addresses.is_local(name) and is_readable_on_the_way(address.url):
                 warnings.append("The address begins with http: whoever is on the way can read the key.")
             values = self._encrypted(judged.secret, address, stored)
             if twin := self._twin(name, new.label, values["fingerprint"]):
@@ -139,13 +141,14 @@ class Storing:
             How many keys must be entered again.
 
         Raises:
-            Conflict: the vault is open.
+            Conflict: the vault is open, or another process has changed it: what is stored now may be readable.
             VaultSealed: there is no root key that could be used from now on either.
         """
         state = self._state
+        await state.refresh()
         if state.sealed is None:
             raise Conflict("The vault is open: there is nothing to reset. Remove keys one by one, or rotate them.")
-        salt = new_salt()
+        seen, salt = state.stored, new_salt()
         try:
             root = await asyncio.to_thread(find_root_key, state.settings, salt, ())
         except Sealed as error:
@@ -154,12 +157,15 @@ class Storing:
             repository = VaultRepository(db)
             stored = await repository.lock()
             rows = await repository.keys()
-            numbers = [int(row.data_key.removeprefix("k")) for row in rows if row.data_key]
-            keyring = Keyring.new(first=1 + max(numbers, default=0))
+            numbers = [(row.data_key or "").removeprefix("k") for row in rows]
+            keyring = Keyring.new(first=1 + max((int(one) for one in numbers if one.isdecimal()), default=0))
+            if stored != seen:
+                raise _CHANGED
             if stored is None:
                 head = next(iter(await AuditRepository(db).newest(1)), {"sequence": 0, "mac": ""})
                 values = {"audit_sequence": head["sequence"], "audit_mac": head["mac"]}
-                await repository.create_state(new_state(keyring, root, salt) | values)
+                if not await repository.create_state(new_state(keyring, root, salt) | values):
+                    raise _CHANGED
             else:
                 await repository.save_state(
                     generation=stored.generation + 1, wrappings=wrapping(keyring, root), salt=salt, rotation=None

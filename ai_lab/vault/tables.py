@@ -13,7 +13,7 @@ vault_state = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     #: Grows with each change; a process that has another number reads everything again.
     Column("generation", Integer, nullable=False),
-    #: ``Keyring.as_json`` under each root key that opens it: {root id: {"wrapped": …, "created_at": …}}. Two while a
+    #: ``Keyring.wrapped`` under each root key that opens it: {root id: {"wrapped": …, "created_at": …}}. Two while a
     #: re-key goes on.
     Column("wrappings", Json, nullable=False),
     #: Salt of a passphrase, public.

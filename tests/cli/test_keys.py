@@ -76,8 +76,7 @@ async def test_a_key_is_added_listed_tested_and_removed(at_server: Person, serve
         stdin = ("--base-url", service.base_url, "--stdin")
         added = await types("keys", "add", "mine", *stdin, given=f"{secret}\n")
         assert added.exit_code == 0
-        assert added.stderr.startswith("warning: The address begins with http: ")
-        assert added.stderr.endswith(f"It is used at {service.base_url} and goes nowhere else.\n")
+        assert added.stderr == f"It is used at {service.base_url} and goes nowhere else.\n"
         stored, tested = added.stdout.splitlines()
         assert "mine" in stored
         assert tested.startswith("works  mine: ")
@@ -90,6 +89,7 @@ async def test_a_key_is_added_listed_tested_and_removed(at_server: Person, serve
         assert (await types("keys", "test", "mine", "--label", "default")).exit_code == 0
     gone = await types("keys", "test", "mine", "--label", "default")
     assert (gone.exit_code, "unreachable" in gone.stdout) == (1, True)
+    assert gone.stdout.startswith("cannot tell  mine: ")
 
     listed = await types("keys", "list")
     rows = [line.split() for line in listed.stdout.splitlines() if "mine" in line]
@@ -100,8 +100,9 @@ async def test_a_key_is_added_listed_tested_and_removed(at_server: Person, serve
 
     unasked = await types("keys", "remove", "mine", "--label", "wrong")
     assert (unasked.exit_code, "--yes" in unasked.stderr) == (2, True)
-    for label in ("wrong", "default"):
-        assert (await types("keys", "remove", "mine", "--label", label, "--yes")).exit_code == 0
+    for label, said in (("default", "mine is called with its key 'wrong' now.\n"), ("wrong", "")):
+        removed = await types("keys", "remove", "mine", "--label", label, "--yes")
+        assert (removed.exit_code, removed.stderr) == (0, said)
     again = await types("keys", "remove", "mine", "--yes")
     assert (again.exit_code, again.stderr[:6]) == (2, "error:")
     assert "mine" not in (await types("keys", "list")).stdout
@@ -153,7 +154,7 @@ def test_a_key_on_the_command_line_is_refused_without_repeating_it(alone: Person
         ("keys import --env-file nowhere.env --key-file x", "--key-file belongs to one source"),
         ("vault reset", "All stored keys would be lost"),
         ("vault reset --i-know", "there is nothing to reset"),
-        ("vault audit --anchor nonsense", "error: "),
+        ("vault audit --anchor nonsense", "number, colon, 64 hex digits"),
         ("keys list --url 127.0.0.1:9", "No AI Lab server answers"),
     ],
 )
@@ -292,9 +293,26 @@ def test_without_a_server_this_process_has_the_vault_and_a_lost_root_key_is_told
     assert (tampered.exit_code, f"NOT intact from entry {newest} on" in tampered.stdout) == (1, True)
 
 
+def test_a_key_that_can_be_read_on_the_way_is_warned_about(alone: Person) -> None:
+    stdin = ("--stdin", "--no-test", "--base-url")
+    added = alone.types("keys", "add", "mine", *stdin, "http://models.example.com/v1", given=new_secret())
+    assert (added.exit_code, "warning: The address begins with http: " in added.stderr) == (0, True)
+
+
+def test_a_key_of_the_environment_is_not_removed_and_where_it_is_gets_told(
+    alone: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", new_secret("sk-proj-"))
+    refused = alone.types("keys", "remove", "openai", "--yes")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "OPENAI_API_KEY in the environment or .env is used: take it out there." in refused.stderr
+
+
 def test_a_new_token_takes_the_place_of_the_old_one(alone: Person) -> None:
     assert alone.types("token").exit_code == 1
     first, second = (alone.types("token", "--new") for _ in range(2))
     assert first.stdout != second.stdout
     assert "Start the server again" in second.stderr
+    # A server that was started with --require-token wants it: only the settings are known here.
+    assert second.stderr.startswith("As the settings are, ")
     assert (alone.config / "token").stat().st_mode & 0o777 == 0o600

@@ -269,9 +269,11 @@ def test_a_row_that_cannot_be_read_keeps_no_other_out(inputs: Path) -> None:
     assert "nested deeper" in reasons(found)[0]
 
 
-def test_a_key_among_the_other_fields_stays_behind(inputs: Path) -> None:
+@pytest.mark.parametrize("around", ["{}", "{}\n", ' "{}" ', "Bearer {}", "OPENAI_API_KEY={}"])
+def test_a_key_among_the_other_fields_stays_behind(inputs: Path, around: str) -> None:
     secret = new_secret()
-    provider = {"name": "OpenAI", "api_key_encrypted": twice(secret), "usage": {"last_key": secret}, "rate_limit": 7}
+    stored = twice(around.format(secret))
+    provider = {"name": "OpenAI", "api_key_encrypted": stored, "usage": {"last_key": secret}, "rate_limit": 7}
     (row,) = token_manager_keys(configuration(inputs, [provider]), None)
     assert isinstance(row, Found)
     assert row.details == {"imported_from": "token-manager"}

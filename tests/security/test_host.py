@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from ai_lab.errors import InvalidSettings
 from ai_lab.settings import Settings
+from backend.access import address_of
 from backend.names import Names, check_proxies
 from tests.server import ServerProcess
 
@@ -75,6 +79,12 @@ def test_a_probe_without_a_host_is_answered_and_two_hosts_are_not(attacked: Serv
     assert b" 403 " in _answer_to(attacked, absolute).splitlines()[0]
 
 
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS"])
+def test_a_target_that_is_no_path_is_answered_and_logged(attacked: ServerProcess, method: bytes) -> None:
+    assert b" 404 " in _answer_to(attacked, method + b" * HTTP/1.1\r\nHost: localhost").splitlines()[0]
+    assert "IndexError" not in attacked.log
+
+
 def test_a_web_socket_is_refused_as_well(attacked: ServerProcess) -> None:
     upgrade = (
         b"GET /none HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
@@ -115,6 +125,20 @@ def test_a_listed_name_is_a_name(name: str) -> None:
 def test_a_trusted_proxy_is_an_address(proxy: str) -> None:
     with pytest.raises(InvalidSettings, match="AI_LAB_TRUSTED_PROXIES"):
         check_proxies(Settings(trusted_proxies=(proxy,)))
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::ffff:127.0.0.1", "10.9.9.9", "::ffff:10.9.9.9"])
+async def test_a_trusted_proxy_is_known_on_a_socket_of_ipv6_too(peer: str) -> None:
+    found = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        found.append(address_of(scope))
+
+    proxies = check_proxies(Settings(trusted_proxies=("127.0.0.1", "10.0.0.0/8")))
+    for said in (b"203.0.113.9", b"::ffff:203.0.113.9"):
+        scope: Any = {"type": "http", "scheme": "http", "client": (peer, 1), "headers": [(b"x-forwarded-for", said)]}
+        await ProxyHeadersMiddleware(app, proxies)(scope, None, None)  # type: ignore[arg-type]  # it has no body
+    assert found == ["203.0.113.9"] * 2
 
 
 def test_what_a_client_says_of_its_own_address_is_ignored(http: httpx.Client, attacked: ServerProcess) -> None:

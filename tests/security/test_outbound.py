@@ -48,6 +48,7 @@ NEVER = [
     "http://240.0.0.1",
     "http://255.255.255.255",
     "http://[::127.0.0.1]",
+    "http://169.254.169.254.",
 ]
 NOT_PLAIN = [
     "http://127.0.0.1\\@1.1.1.1",
@@ -85,6 +86,7 @@ PRIVATE = [
     "http://017700000001",
     "http://localhost:1",
     "http://LOCALHOST.",
+    "http://127.0.0.1.",
     "http://lab.localhost",
     "http://[::1]",
     "http://[::ffff:127.0.0.1]",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import stat
@@ -217,7 +218,8 @@ def test_wrong_tokens_are_in_the_audit(stranger: httpx.Client, admin: httpx.Clie
     assert found[-1]["details"]["attempts"] >= 1
 
 
-def test_its_log_and_its_files_do_not_have_the_token(guarded: ServerProcess) -> None:
+def test_its_log_and_its_files_do_not_have_the_token(guarded: ServerProcess, stranger: httpx.Client) -> None:
+    assert stranger.get("/conversations", headers={"x-api-key": "CANARYwrong"}).status_code == 401
     assert "wrong token" in guarded.log
     assert TOKEN not in guarded.log
     for file in guarded.data_dir.rglob("*"):
@@ -238,6 +240,8 @@ def test_a_new_token_is_shown_once_and_kept_for_its_user_alone(tmp_path: Path) -
         wrong = [httpx.get(f"{server.url}/conversations", headers={"x-api-key": "CANARYwrong"}) for _ in range(40)]
         assert {answer.status_code for answer in wrong} == {401, 429}
         assert wrong[-1].json()["code"] == "rate_limited"
+        old = httpx.get(server.url, headers={"cookie": f"ai_lab_{server.port}=old", "accept": "text/html"})
+        assert (old.status_code, old.headers["location"]) == (303, "/login"), "an old cookie locks nobody out"
         assert 0 < int(wrong[-1].headers["retry-after"]) <= 60
         assert httpx.get(f"{server.url}/conversations", headers={"x-api-key": token}).status_code == 200
         assert server.stop() == 0
@@ -267,6 +271,10 @@ def test_a_new_token_is_shown_once_and_kept_for_its_user_alone(tmp_path: Path) -
 )
 def test_a_token_is_required_wherever_others_reach_the_server(host: str, *, asked: bool, required: bool) -> None:
     assert is_token_required(Settings(api_host=host, require_token=asked)) is required
+
+
+def test_a_proxy_brings_others_to_loopback_too() -> None:
+    assert is_token_required(Settings(api_host="127.0.0.1", trusted_proxies=("127.0.0.1",)))
 
 
 WEAK = {
@@ -303,6 +311,29 @@ def test_token_files_are_for_their_user_alone(tmp_path: Path) -> None:
     file.write_bytes(b"\xff" * 64)
     with pytest.raises(TokenUnusable, match="cannot be read"):
         tokens_of(settings)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("mode", [0o644, 0o666])
+def test_a_token_file_that_another_user_shows_to_all_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "given"
+    file.write_text(secrets.token_urlsafe(32))
+    file.chmod(mode)
+    os.chown(file, 65534, 65534)
+    with pytest.raises(TokenUnusable, match="chmod 600"):
+        tokens_of(Settings(api_host=EVERYWHERE, token_file=file, config_dir=tmp_path / "config"))
+
+
+def test_the_token_for_metrics_may_be_read_by_others_and_written_by_none(tmp_path: Path) -> None:
+    file = tmp_path / "metrics"
+    file.write_text(secrets.token_urlsafe(32))
+    settings = Settings(api_host=EVERYWHERE, metrics_token_file=file, config_dir=tmp_path / "config")
+    for mode in (0o646, 0o664):
+        file.chmod(mode)
+        with pytest.raises(TokenUnusable, match="chmod go-w"):
+            tokens_of(settings)
+    file.chmod(0o644)
+    assert tokens_of(settings)
 
 
 def test_the_two_tokens_differ(tmp_path: Path) -> None:

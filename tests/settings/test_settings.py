@@ -24,7 +24,9 @@ def test_the_template_names_every_setting_with_its_default() -> None:
     for field, name in setting_names().items():
         default = Settings.model_fields[field].default
         shown = documented[name]
-        assert shown == ("" if default in (None, ()) else str(default).lower() if isinstance(default, bool) else str(default))
+        assert shown == (
+            "" if default in (None, ()) else str(default).lower() if isinstance(default, bool) else str(default)
+        )
 
 
 def test_the_template_itself_loads(tmp_path: Path) -> None:

@@ -210,5 +210,8 @@ def test_test_sh_stops_at_the_step_that_failed_and_names_it(copy: ProjectCopy) -
         tools / "python", f'#!/bin/sh\n[ "$2" = pytest ] && echo "tests: $*" && exit\nexec "{BASE_PYTHON}" "$@"\n'
     )
     result = copy.start("--thorough", "-k", "a b", script=copy.project / "test.sh")
-    assert result.stdout.splitlines()[-1] == "tests: -m pytest -n 3 --dist loadfile --no-loadscope-reorder --thorough -k a b"
+    assert (
+        result.stdout.splitlines()[-1]
+        == "tests: -m pytest -n 3 --dist loadfile --no-loadscope-reorder --thorough -k a b"
+    )
     assert os.path.lexists(copy.project / ".venv") is False

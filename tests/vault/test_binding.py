@@ -14,12 +14,13 @@ from ai_lab.errors import ApiKeyUnusable, InvalidRequest, InvalidSettings, NotFo
 from ai_lab.providers import Providers
 from ai_lab.settings import ServerEntry, Settings
 from ai_lab.vault.alone import stored_secret
-from ai_lab.vault.schemas import KeyToTest
+from ai_lab.vault.schemas import KeyChange, KeyToTest, NewKey
 from ai_lab.vault.tables import vault_keys, vault_state
 from tests.fakes.key_service import KeyService
 from tests.vault.conftest import ME, Intruder, OpenVault, actions, add_key, new_secret
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_an_address_that_is_changed_under_an_open_vault_gets_no_key(
     open_vault: OpenVault, intruder: Intruder
 ) -> None:
@@ -63,6 +64,19 @@ async def test_a_start_with_other_settings_erases_nothing(open_vault: OpenVault)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_key_is_tested_where_settings_say_its_server_is_now(open_vault: OpenVault) -> None:
+    secret = new_secret()
+    async with KeyService("custom", secret) as box:
+        for path in ("/v1", "/api/v1"):
+            vault = await open_vault(servers={"box": ServerEntry(base_url=f"{box.origin}{path}")})
+            if not await vault.keys():
+                await add_key(vault, "box", secret)
+            await vault.test("box", None, None, actor=ME)
+            assert box.requests[-1].path == f"{path}/models"
+            await vault.close()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_an_address_without_a_key_tests_nothing(open_vault: OpenVault) -> None:
     secret = new_secret()
     async with KeyService("custom", secret) as own:
@@ -90,11 +104,36 @@ async def test_a_server_that_is_called_like_a_known_service_takes_its_place(open
         Providers(Settings(servers={"Ollama": servers["OpenAI"]}), secrets=vault)
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 async def test_a_key_is_shown_by_what_is_known_of_its_service(open_vault: OpenVault) -> None:
     vault = await open_vault()
     secret = "abcdefgh-abcdefghij-abcdefghij-CANARY"
     hint = (await add_key(vault, "mine", secret, base_url="https://llm.example/v1")).hint
     assert hint == "…NARY"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_it_is_said_where_a_key_goes_that_takes_the_address_of_another(open_vault: OpenVault) -> None:
+    vault = await open_vault()
+    await add_key(vault)
+    await vault.change("openai", None, KeyChange(base_url="https://proxy.invalid/v1"), actor=ME)
+    given = {"api_key": SecretStr(new_secret())}
+    for warnings in (
+        (await vault.test("openai", None, KeyToTest(**given), actor=ME))[2],
+        (await vault.add(NewKey(service_name="openai", **given), actor=ME))[1],
+    ):
+        assert [text for text in warnings if "https://proxy.invalid/v1" in text]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_what_stands_beside_a_key_does_not_keep_it_from_being_listed(
+    open_vault: OpenVault, intruder: Intruder
+) -> None:
+    await add_key(await open_vault())
+    await intruder.set("default", last_test={"x": 1}, details=[1])
+    vault = await open_vault()
+    assert [(key.last_test, key.details) for key in await vault.keys()] == [(None, {})]
+    assert (await vault.remove("openai", None, actor=ME)).state == "revoked"
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

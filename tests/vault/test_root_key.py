@@ -99,6 +99,20 @@ def test_a_file_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert made.key.hex() not in repr(made)
 
 
+def test_where_a_setting_hides_the_file_that_fits_the_remedy_names_it(tmp_path: Path) -> None:
+    made = find_root_key(_settings(tmp_path), _SALT, ())
+    with pytest.raises(Sealed) as sealed:
+        find_root_key(_settings(tmp_path, encryption_key=SecretStr(_FERNET)), _SALT, [made.id])
+    assert sealed.value.remedy == (
+        f"The root key that fits lies in {made.source}: unset ENCRYPTION_KEY to use it, or set ENCRYPTION_KEY_PREVIOUS "
+        "to what it holds to move to the new one. Then start AI Lab again."
+    )
+    with pytest.raises(Sealed) as lost:
+        find_root_key(_settings(tmp_path, encryption_key=SecretStr(_FERNET)), _SALT, ["0" * 16])
+    assert "vault reset" in lost.value.remedy
+    assert lost.value.remedy.count("start AI Lab again") == 1
+
+
 def test_a_new_file_never_replaces_an_old_one(tmp_path: Path) -> None:
     settings = _settings(tmp_path)
     first, second = make_root_key(settings), make_root_key(settings)
@@ -125,7 +139,7 @@ def test_a_file_that_others_may_read_is_refused_with_the_command_that_helps(tmp_
     with pytest.raises(Sealed) as refused:
         find_root_key(settings, _SALT, [made.id])
     assert f"mode {mode:03o}" in refused.value.reason
-    command = refused.value.remedy.removeprefix("Run: ")
+    command = refused.value.remedy.removeprefix("Run: ").removesuffix(", then start AI Lab again.")
     subprocess.run(["sh", "-c", command], check=True)  # noqa: S607 - what the text says to do
     assert find_root_key(settings, _SALT, [made.id]) == made
 
@@ -256,4 +270,4 @@ def test_the_log_names_the_file_that_must_be_backed_up(tmp_path: Path, caplog: p
     with caplog.at_level(logging.WARNING, "ai_lab.vault"):
         made = make_root_key(_settings(tmp_path))
     (record,) = caplog.records
-    assert vars(record)["path"] == made.source
+    assert made.source in record.getMessage()

@@ -14,6 +14,7 @@ from sqlalchemy import update
 
 from ai_lab.errors import (
     ApiKeyUnusable,
+    Conflict,
     LabError,
     VaultSealed,
 )
@@ -163,3 +164,29 @@ async def test_a_start_of_several_at_once_makes_one_keyring(open_vault: OpenVaul
     await add_key(vaults[0], secret=secret)
     assert [await vault.secret_for("openai", _OPENAI) for vault in vaults] == [secret] * 4
     assert [path.name for path in (tmp_path / "config").iterdir()] == ["master.key"]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_of_two_resets_the_second_loses_nothing(
+    open_vault: OpenVault, intruder: Intruder, tmp_path: Path
+) -> None:
+    await add_key(await open_vault())
+    await intruder.set("default", data_key="none")  # nothing that stands there keeps a vault from being reset
+    (tmp_path / "config" / "master.key").unlink()
+    first, second = await open_vault(), await open_vault()
+    assert await first.reset(actor=ME) == 1
+    secret = new_secret()
+    await add_key(first, secret=secret)
+    with pytest.raises(Conflict):
+        await second.reset(actor=ME)
+    assert await first.secret_for("openai", _OPENAI) == secret
+
+    await intruder.execute(vault_state.delete())
+    vaults = [await open_vault() for _ in range(3)]
+    results = await asyncio.gather(*(one.reset(actor=ME) for one in vaults), return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["Conflict", "Conflict", "int"]
+    await asyncio.sleep(1.05)  # by then the others look at the database again
+    for one in vaults:
+        await add_key(one, secret=secret)
+    assert await (await open_vault()).secret_for("openai", _OPENAI) == secret
+    assert (await vaults[0].verify_audit()).is_intact

@@ -17,7 +17,7 @@ from ai_lab.errors import ApiKeyUnusable
 from ai_lab.settings import ServerEntry
 from ai_lab.vault import Vault
 from ai_lab.vault.schemas import KeyToTest, NewKey
-from ai_lab.vault.tables import vault_keys
+from ai_lab.vault.tables import vault_keys, vault_state
 from tests.fakes.key_service import KeyService
 from tests.vault.conftest import Intruder, OpenVault, new_secret
 
@@ -200,3 +200,11 @@ async def test_what_is_read_together_is_noted_once(open_vault: OpenVault, intrud
     assert {type(result) for result in results} == {ApiKeyUnusable}
     outcomes = [entry.outcome for entry in (await vault.audit()).data]
     assert outcomes.count("tampered") == 1
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_record_of_rotation_that_was_spoilt_stops_no_start(open_vault: OpenVault, intruder: Intruder) -> None:
+    vault = await open_vault()
+    await intruder.execute(update(vault_state).values(rotation={"status": "elsewhere"}))
+    vault = await open_vault()
+    assert (vault.status().state, vault.status().rotation) == ("open", None)

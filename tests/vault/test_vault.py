@@ -259,6 +259,17 @@ async def test_a_key_of_the_environment_belongs_to_the_address_beside_it(
     assert vault.custom_services() == {}  # a stored key comes first
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_key_of_ollama_in_the_environment_goes_to_its_host(
+    open_vault: OpenVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = new_secret()
+    monkeypatch.setenv("OLLAMA_API_KEY", secret)
+    vault = await open_vault(ollama_host="http://gpu.lan:11434")
+    assert await vault.secret_for("ollama", "http://gpu.lan:11434") == secret
+    assert await vault.secret_for("ollama", "https://ollama.com") is None
+
+
 # -- audit of uses -----------------------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from ai_lab.errors import AddressRefused, SourceDamaged
+from ai_lab.errors import AddressRefused, ApiKeyRefused, SourceDamaged
 from ai_lab.importer.json_stream import JsonFile
 from ai_lab.importer.keys.rows import Found, NotReadable, Opener, Row, Unreadable, known_name, own_name, shown
 from ai_lab.providers.known_services import known_services, origin_of
+from ai_lab.vault.formats import judge
 
 _SOURCE = "token-manager"
 _KEY_FILE = ".token_manager_key"
@@ -98,10 +99,18 @@ def _row(where: str, entry: Any, opener: Opener) -> Row:
     if known and (url is None or _is_own_address(known, url)):
         url = None
     details = _details(entry, remarks)
-    if secret in json.dumps(details, ensure_ascii=False):
+    if _bare(secret) in json.dumps(details, ensure_ascii=False):
         details = {"imported_from": _SOURCE}
         remarks.append("its other fields hold the key too and stay behind")
     return Found(where, service, SecretStr(secret), _SOURCE, url, details, tuple(remarks))
+
+
+def _bare(secret: str) -> str:
+    """Return a key as it will be stored, and as it may stand elsewhere; what can be no key is returned as it is."""
+    try:
+        return judge(None, secret, force=True).secret
+    except ApiKeyRefused:
+        return secret
 
 
 def _is_own_address(service_name: str, url: str) -> bool:
