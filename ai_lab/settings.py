@@ -195,7 +195,9 @@ class Settings(BaseSettings):
     )
 
     require_token: bool = _setting(
-        "AI_LAB_REQUIRE_TOKEN", False, "Want a token on 127.0.0.1 too; any other address always wants one."
+        "AI_LAB_REQUIRE_TOKEN",
+        False,
+        "Want a token on 127.0.0.1 too; any other address, and a lab behind a proxy, always want one.",
     )
     token: OptionalSecret = _setting(
         "AI_LAB_TOKEN", None, "The token of clients and server. Default: a file in AI_LAB_CONFIG_DIR, made when needed."

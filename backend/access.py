@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -160,7 +161,11 @@ async def refused_token(on_failure: OnFailure, address: str) -> LabError:
     """Count a wrong token and return what to answer."""
     wait_seconds = await on_failure(address)
     if wait_seconds is not None:
-        return RateLimited("Too many wrong tokens came from this address.", retry_after_seconds=wait_seconds)
+        return RateLimited(
+            f"Too many wrong tokens came from this address. Try again in {math.ceil(wait_seconds)} s; the command "
+            "./ai-lab token says where the right one is.",
+            retry_after_seconds=wait_seconds,
+        )
     return Unauthorized("This is not the token of this server. The command ./ai-lab token says where that is.")
 
 

@@ -23,6 +23,14 @@ from backend.security_headers import DEFAULT_HEADERS
 PROBLEM_TYPE = "application/problem+json"
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "content_too_large", 415: "unsupported_media_type"}
 _SHOWN_ERRORS = 20
+#: What turns a request away at the door -> the reason under which it is counted.
+_REFUSALS = {
+    "unknown_host": "host",
+    "foreign_origin": "origin",
+    "unauthorized": "token",
+    "forbidden": "scope",
+    "rate_limited": "rate_limit",
+}
 _SHOWN_PATH = 200
 #: What our own fields are called; a key that was sent as a name is longer or has more digits.
 _FIELD = re.compile(r"[A-Za-z_-]{1,32}[0-9]{0,3}")
@@ -69,6 +77,8 @@ def problem_of(error: LabError, request_id: str) -> Problem:
 
 async def refuse(scope: Scope, receive: Receive, send: Send, error: LabError | HTTPException) -> None:
     """Answer a request (ASGI) with an error, for middleware: it stands outside of what catches the others."""
+    if isinstance(error, LabError) and (reason := _REFUSALS.get(error.code)) and "app" in scope:
+        scope["app"].state.lab.telemetry.instruments.request_refused(reason)
     request = Request(scope)
     response = await (_lab_error if isinstance(error, LabError) else _http_error)(request, error)
     await response(scope, receive, send)

@@ -129,13 +129,15 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
 
 async def _announce(settings: Settings, lab: Lab, tokens: Tokens | None) -> None:
     """Say where everything is, once; looking for models must not delay the first request."""
-    host = "127.0.0.1" if settings.api_host in {"0.0.0.0", "::"} else settings.api_host  # noqa: S104 - compared
+    is_everywhere = settings.api_host in {"0.0.0.0", "::"}  # noqa: S104 - compared
+    host = "127.0.0.1" if is_everywhere else settings.api_host
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
     if tokens:
         _show(tokens, url)
     models = [model.full_name for model in await lab.providers.list_models() if not model.stale]
+    elsewhere = f", from elsewhere http://{socket.gethostname()}:{settings.api_port}" if is_everywhere else ""
     lines = (
-        f"AI Lab is at    {url}",
+        f"AI Lab is at    {url}{elsewhere}",
         f"Docs and API    {url}/docs",
         f"Data            {settings.data_path()}  (database: {lab.setup.address})",
         f"Models          {', '.join(models[:8])}{' …' if len(models) > 8 else ''}",  # noqa: PLR2004 - one line

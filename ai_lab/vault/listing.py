@@ -13,11 +13,12 @@ from ai_lab.vault.schemas import CheckReport, KeyInfo, KeyState, SupportedServic
 
 #: What to do about a key that cannot be used.
 REMEDIES: dict[KeyState, str] = {
-    "unreadable": "It was encrypted with a key that this vault no longer has. Enter it again, or remove it.",
-    "tampered": "What is stored was changed from outside of AI Lab and is not used. Enter the key again, and look into "
-    "the audit (ai-lab vault audit --verify) for what happened.",
-    "needs_reentry": "Its address has changed, and a key goes to no address that it was not given for. Enter it again; "
-    "where a setting (AI_LAB_SERVERS, OLLAMA_HOST) has changed it, setting that back helps too.",
+    "unreadable": "It was encrypted with a key that this vault no longer has. Enter it again (ai-lab keys add), or "
+    "remove it.",
+    "tampered": "What is stored was changed from outside of AI Lab and is not used. Enter the key again (ai-lab keys "
+    "add), and look into the audit (ai-lab vault audit --verify) for what happened.",
+    "needs_reentry": "Its address has changed, and a key goes to no address that it was not given for. Enter it again "
+    "(ai-lab keys add); where a setting (AI_LAB_SERVERS, OLLAMA_HOST) has changed it, setting that back helps too.",
 }
 
 

@@ -236,8 +236,8 @@ class Vault:
     # -- audit -----------------------------------------------------------------------------------------------------
 
     async def audit(self, *, limit: int = 20, after: str | None = None) -> AuditPage:
-        """Return entries of the audit chain, the newest first. Raises ``InvalidCursor``."""
-        return await Audit(self._state.require_open()).page(self._state.database, limit, after)
+        """Return entries of the audit chain, the newest first, also while sealed. Raises ``InvalidCursor``."""
+        return await Audit.page(self._state.database, limit, after)
 
     def audit_head(self) -> tuple[int, str]:
         """Return number and mac of the newest entry that is known to be committed; ``(0, "")``: none. Reads nothing."""

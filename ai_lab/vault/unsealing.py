@@ -20,7 +20,10 @@ from ai_lab.vault.root_key import (
 )
 from ai_lab.vault.sealing import Sealed
 
-_RESTORE = "Restore the database from a backup. Where there is none, `ai-lab vault reset` makes a new vault."
+_RESTORE = (
+    "Restore the database from a backup and start AI Lab again; where there is none, `ai-lab vault reset` makes a new "
+    "vault."
+)
 NO_KEYRING = Sealed("The database has stored API keys, but not the vault's keyring.", _RESTORE)
 _CHANGED = Sealed(
     "The vault's keyring in the database was changed: the root key that it names does not open it.", _RESTORE

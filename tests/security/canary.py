@@ -8,6 +8,7 @@ import mmap
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -56,7 +57,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _is_hit(path: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size:
+        status = path.lstat()
+        # A file that is mostly hole stands for a large one; looking through the hole would take minutes and all memory.
+        is_hole = status.st_size > 1 << 30 and getattr(status, "st_blocks", 0) * 512 < status.st_size // 10
+        if stat.S_ISREG(status.st_mode) and status.st_size and not is_hole:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return holds_secret(data)
     return False
