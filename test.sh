@@ -9,6 +9,7 @@ environment=.venv-test
 "$python" -E -s "$root/scripts/bootstrap.py" test
 cd "$root"
 PATH=$root/$environment/bin:$PATH
+unset PYTHONDONTWRITEBYTECODE  # the tests start hundreds of programs, each of which would be compiled anew
 
 step() {
   echo "==> $*"

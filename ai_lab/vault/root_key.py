@@ -152,7 +152,7 @@ def make_root_key(settings: Settings, *, is_first: bool = False) -> RootKey:
         path = folder / f"master-{root_key_id(key)}.key"
         write_once(path, text + "\n")
     read_own_file(path)  # where modes mean nothing, or the folder is open to others, the next start would refuse it
-    _log.warning("a root key was made: without %s stored API keys cannot be read. Back it up apart from the data", path)
+    _log.info("a root key was made: without %s stored API keys cannot be read. Back it up apart from the data", path)
     return RootKey(key, "file", str(path))
 
 

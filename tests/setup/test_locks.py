@@ -36,7 +36,8 @@ def test_every_dependency_is_locked(pyproject: dict[str, Any], lock: str, groups
     for requirement in map(Requirement, wanted):
         versions = locked.get(canonicalize_name(requirement.name), [])
         assert versions, f"{requirement} is not in {lock}: run scripts/lock.py"
-        assert all(requirement.specifier.contains(version) for version in versions), (
+        fits = any if requirement.marker else all  # where systems differ, each has a version of its own
+        assert fits(requirement.specifier.contains(version) for version in versions), (
             f"{lock} has {versions}: {requirement}"
         )
 
