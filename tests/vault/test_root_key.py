@@ -267,7 +267,7 @@ def test_no_core_is_dumped_and_the_process_can_still_be_watched() -> None:
 
 
 def test_the_log_names_the_file_that_must_be_backed_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "ai_lab.vault"):
+    with caplog.at_level(logging.INFO, "ai_lab.vault"):
         made = make_root_key(_settings(tmp_path))
     (record,) = caplog.records
     assert made.source in record.getMessage()
