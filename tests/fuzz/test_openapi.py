@@ -14,7 +14,7 @@ def test_no_request_breaks_the_server_or_the_description(tmp_path: Path, *, thor
     with ServerProcess(tmp_path / "data", settings) as server:
         command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG)]
         command += ["run", f"{server.url}/openapi.json", "--no-color", "--continue-on-failure"]
-        command += ["--suppress-health-check", "all", "--max-examples", "400" if thorough else "20"]
+        command += ["--suppress-health-check", "all", "--max-examples", "400" if thorough else "15"]
         result = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=3000 if thorough else 170, check=False
         )

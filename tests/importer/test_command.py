@@ -91,6 +91,7 @@ def test_an_interrupt_stops_at_a_whole_source(lab: ImportLab) -> None:
     fill(lab, 300)
     with subprocess.Popen([sys.executable, COMMAND, "--source", lab.source], stderr=subprocess.PIPE) as process:
         while not lab.sessions():
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=30)

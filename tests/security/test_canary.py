@@ -159,6 +159,8 @@ async def _children(server: ServerProcess) -> list[tuple[bytes, bytes]]:
     for _ in range(200):
         for child in server.children():
             try:
+                if child.cmdline() == psutil.Process(server.pid).cmdline():
+                    continue  # forked this moment, it is still the server's own image
                 found.append((json.dumps(child.cmdline()).encode(), _environ(child)))
             except psutil.Error:
                 continue
