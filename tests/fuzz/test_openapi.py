@@ -10,7 +10,7 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
 def test_no_request_breaks_the_server_or_the_description(tmp_path: Path, *, thorough: bool) -> None:
-    settings = {"AI_LAB_DEFAULT_MODEL": "echo/echo", "AI_LAB_RATE_LIMITS": "false"}
+    settings = {"AI_LAB_DEFAULT_MODEL": "echo/echo", "AI_LAB_CONTEXT_TOKENS": "256", "AI_LAB_RATE_LIMITS": "false"}
     with ServerProcess(tmp_path / "data", settings) as server:
         command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG)]
         command += ["run", f"{server.url}/openapi.json", "--no-color", "--continue-on-failure"]
