@@ -23,4 +23,4 @@ step ruff format --check .
 step ruff check .
 step mypy --num-workers 2
 step lint-imports --no-cache  # a cache once hid a broken rule
-step python -m pytest -n 4 --dist loadfile --no-loadscope-reorder "$@"
+step python -m pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -212,6 +212,6 @@ def test_test_sh_stops_at_the_step_that_failed_and_names_it(copy: ProjectCopy) -
     result = copy.start("--thorough", "-k", "a b", script=copy.project / "test.sh")
     assert (
         result.stdout.splitlines()[-1]
-        == "tests: -m pytest -n 4 --dist loadfile --no-loadscope-reorder --thorough -k a b"
+        == "tests: -m pytest -n 3 --dist loadfile --no-loadscope-reorder --thorough -k a b"
     )
     assert os.path.lexists(copy.project / ".venv") is False
