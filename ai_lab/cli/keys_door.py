@@ -15,7 +15,6 @@ from ai_lab.errors import LabError, StartupError, Unauthorized
 from ai_lab.vault.alone import opened_vault
 from ai_lab.vault.schemas import (
     DEFAULT_LABEL,
-    WORKING,
     ApiKeyList,
     AuditPage,
     AuditVerification,
@@ -50,18 +49,11 @@ class OwnKeys:
         """Store a key."""
         new = new_key(service_name, api_key, label=label, base_url=base_url, force=force, details=details)
         key, warnings, is_new = await self._vault.add(new, actor=_ACTOR)
-        message = f"The key for {key.service_name} is {'stored' if is_new else 'replaced'}."
-        return KeyAnswer(success=True, message=message, service_name=key.service_name, key=key, warnings=warnings)
+        return KeyAnswer.of(key, "stored" if is_new else "replaced", warnings)
 
     async def list(self, *, with_revoked: bool = False) -> ApiKeyList:
         """Return the keys, and the services that can be used."""
-        keys = await self._vault.keys(with_revoked=with_revoked)
-        return ApiKeyList(
-            configured_services=sorted({key.service_name for key in keys if key.state == "active"}),
-            supported_services=self._vault.supported(),
-            keys=keys,
-            vault=self._vault.status(),
-        )
+        return await self._vault.listing(with_revoked=with_revoked)
 
     async def test(
         self,
@@ -74,25 +66,19 @@ class OwnKeys:
         """Ask the service whether a key works."""
         given = key_to_test(api_key, base_url)
         report, found, warnings = await self._vault.test(service_name, label, given, actor=_ACTOR)
-        return KeyTestAnswer(
-            success=report.result in WORKING,
-            service_name=service_name,
-            label=found,
-            warnings=warnings,
-            **dict(report),
-        )
+        return KeyTestAnswer.of(service_name, found, report, warnings)
 
     async def change(
         self, service_name: str, *, label: str | None = None, new_label: str | None = None, base_url: str | None = None
     ) -> KeyAnswer:
         """Change what a key is called, or its address."""
         key = await self._vault.change(service_name, label, key_change(new_label, base_url), actor=_ACTOR)
-        return KeyAnswer(success=True, message="The key is changed.", service_name=key.service_name, key=key)
+        return KeyAnswer.of(key, "changed")
 
     async def remove(self, service_name: str, *, label: str | None = None) -> KeyAnswer:
         """Erase a key."""
         key = await self._vault.remove(service_name, label, actor=_ACTOR)
-        return KeyAnswer(success=True, message="The key is removed.", service_name=key.service_name, key=key)
+        return KeyAnswer.of(key, "removed")
 
     async def rotate(self) -> Rotation:
         """Move all secrets to a new data key."""

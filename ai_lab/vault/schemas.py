@@ -165,6 +165,12 @@ class KeyAnswer(BaseModel):
     key: KeyInfo | None = None
     warnings: list[str] = Field(default_factory=list)
 
+    @classmethod
+    def of(cls, key: KeyInfo, what: str, warnings: list[str] | None = None) -> KeyAnswer:
+        """Return what is said of a key that was stored, replaced, changed or removed."""
+        message = f"The key {key.label!r} of {key.service_name} was {what}."
+        return cls(success=True, message=message, service_name=key.service_name, key=key, warnings=warnings or [])
+
 
 class KeyTestAnswer(BaseModel):
     """The earlier shape, and beside it what the service said. ``success``: the key works."""
@@ -179,6 +185,12 @@ class KeyTestAnswer(BaseModel):
     tested_at: datetime
     details: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, service_name: str, label: str | None, report: CheckReport, warnings: list[str]) -> KeyTestAnswer:
+        """Return what is said of a key that was tested."""
+        is_working = report.result in WORKING
+        return cls(success=is_working, service_name=service_name, label=label, warnings=warnings, **dict(report))
 
 
 class AuditEntry(BaseModel):

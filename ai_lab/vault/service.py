@@ -22,6 +22,7 @@ from ai_lab.vault.repository import KeyRow
 from ai_lab.vault.root_key import kind_of, source_of
 from ai_lab.vault.rotation import Rotator
 from ai_lab.vault.schemas import (
+    ApiKeyList,
     AuditPage,
     AuditVerification,
     CheckReport,
@@ -149,6 +150,16 @@ class Vault:
         """Return how many keys there are by service and state. Reads nothing."""
         rows = self._state.rows.values()
         return dict(Counter((row.service_name, self._addresses.state_of(row)) for row in rows))
+
+    async def listing(self, *, with_revoked: bool = False) -> ApiKeyList:
+        """Return all keys, as ``keys`` does, with what can be stored and how the vault is."""
+        keys = await self.keys(with_revoked=with_revoked)
+        return ApiKeyList(
+            configured_services=sorted({key.service_name for key in keys if key.state == "active"}),
+            supported_services=self.supported(),
+            keys=keys,
+            vault=self.status(),
+        )
 
     def supported(self) -> dict[str, SupportedService]:
         """Return the services that are known by name."""

@@ -11,13 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ai_lab.errors import NotFound
 from ai_lab.vault import Vault
 from ai_lab.vault.schemas import (
-    WORKING,
     ApiKeyList,
     AuditPage,
     AuditVerification,
     KeyAnswer,
     KeyChange,
-    KeyInfo,
     KeyTestAnswer,
     KeyToTest,
     Label,
@@ -61,13 +59,7 @@ async def list_keys(
     vault: VaultDep, revoked: Annotated[bool, Query(description="Also those that were removed.")] = False
 ) -> ApiKeyList:
     """Return all keys without their secrets, those of the environment included, and what can be stored."""
-    keys = await vault.keys(with_revoked=revoked)
-    return ApiKeyList(
-        configured_services=sorted({key.service_name for key in keys if key.state == "active"}),
-        supported_services=vault.supported(),
-        keys=keys,
-        vault=vault.status(),
-    )
+    return await vault.listing(with_revoked=revoked)
 
 
 @router.post("", status_code=201, responses=_REPLACED)
@@ -75,7 +67,7 @@ async def add_key(new: NewKey, vault: VaultDep, actor: Actor, response: Response
     """Store a key. The same service and label again replaces it, so that a repeated request does no harm."""
     key, warnings, is_new = await vault.add(new, actor=actor)
     response.status_code = 201 if is_new else 200
-    return _answer(key, "stored" if is_new else "replaced", warnings)
+    return KeyAnswer.of(key, "stored" if is_new else "replaced", warnings)
 
 
 @router.get("/status")
@@ -134,13 +126,13 @@ async def change_key(
     service: Service, change: KeyChange, vault: VaultDep, actor: Actor, label: LabelQuery = None
 ) -> KeyAnswer:
     """Give a key another label or address. A new address clears the secret: it must be entered again."""
-    return _answer(await vault.change(service, label, change, actor=actor), "changed")
+    return KeyAnswer.of(await vault.change(service, label, change, actor=actor), "changed")
 
 
 @router.delete("/{service}")
 async def remove_key(service: Service, vault: VaultDep, actor: Actor, label: LabelQuery = None) -> KeyAnswer:
     """Erase a key. That there was one stays on record."""
-    return _answer(await vault.remove(service, label, actor=actor), "removed")
+    return KeyAnswer.of(await vault.remove(service, label, actor=actor), "removed")
 
 
 @router.post("/{service}/test")
@@ -153,21 +145,4 @@ async def check_key(
 ) -> KeyTestAnswer:
     """Ask the service, at no cost, whether it takes the stored key, or the one in the body."""
     report, tested, warnings = await vault.test(service, label, given, actor=actor)
-    return KeyTestAnswer(
-        success=report.result in WORKING,
-        service_name=service,
-        label=tested,
-        warnings=warnings,
-        **report.model_dump(),
-    )
-
-
-def _answer(key: KeyInfo, what: str, warnings: list[str] | None = None) -> KeyAnswer:
-    """Return the earlier shape with what was stored beside it."""
-    return KeyAnswer(
-        success=True,
-        message=f"The key {key.label!r} of {key.service_name} was {what}.",
-        service_name=key.service_name,
-        key=key,
-        warnings=warnings or [],
-    )
+    return KeyTestAnswer.of(service, tested, report, warnings)
