@@ -119,9 +119,10 @@ async def test_a_chunk_without_text_is_no_token(server: CalibratedServer, flavou
 async def test_headers_alone_are_no_byte(server: CalibratedServer, flavour: Flavour) -> None:
     server.configure(sends_headers_early=True, ttft_ms=60)
     async with opened(server, flavour) as target:
-        [pair] = await ask_many(server, target, streams=1, requests=1, tokens=5)
-    check([pair], count=1, chunks=5)
-    assert (pair.seen.headers_ns or 0) < pair.written.before_ns[0] <= (pair.seen.first_byte_ns or 0)
+        pairs = await ask_many(server, target, streams=1, requests=4, tokens=5)
+    check(pairs, count=4, chunks=5)
+    for pair in pairs:
+        assert (pair.seen.headers_ns or 0) < pair.written.before_ns[0] <= (pair.seen.first_byte_ns or 0)
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "generate"])
@@ -131,12 +132,13 @@ async def test_the_first_answer_is_what_follows_the_reasoning(
 ) -> None:
     server.configure(reasoning_tokens=3, gap_ms=10)
     async with opened(server, flavour, endpoint) as target:
-        [pair] = await ask_many(server, target, streams=1, requests=1, tokens=8)
-    check([pair], count=1, chunks=8)
-    assert pair.seen.first_token_ns == pair.seen.chunk_ns[0]
+        pairs = await ask_many(server, target, streams=1, requests=4, tokens=8)
+    check(pairs, count=4, chunks=8)
     reasons = flavour == "ollama" or endpoint == "chat"  # OpenAI's /completions has no word for it
-    assert pair.seen.first_answer_ns == pair.seen.chunk_ns[3 if reasons else 0]
-    assert pair.seen.completion_tokens == 8
+    for pair in pairs:
+        assert pair.seen.first_token_ns == pair.seen.chunk_ns[0]
+        assert pair.seen.first_answer_ns == pair.seen.chunk_ns[3 if reasons else 0]
+        assert pair.seen.completion_tokens == 8
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -221,9 +223,9 @@ async def test_one_token_is_an_answer(server: CalibratedServer, flavour: Flavour
 async def test_half_a_character_does_no_harm(server: CalibratedServer, flavour: Flavour) -> None:
     server.configure(split_character="between")
     async with opened(server, flavour) as target:
-        [pair] = await ask_many(server, target, streams=1, requests=1, tokens=4)
-        check([pair], count=1, chunks=4)  # a chunk is there when it is complete
-        assert pair.seen.output_characters == len("amber caf\u00e9 cedar caf\u00e9")
+        pairs = await ask_many(server, target, streams=1, requests=4, tokens=4)
+        check(pairs, count=4, chunks=4)  # a chunk is there when it is complete
+        assert {pair.seen.output_characters for pair in pairs} == {len("amber caf\u00e9 cedar caf\u00e9")}
         server.configure(split_character="end")
         cut = await ask(target, tokens=4)
     assert (cut.status, cut.completion_tokens) == ("ok", 4)

@@ -1,5 +1,6 @@
-"""A process that writes a history as fast as it can until it is killed; its arguments: URL and the first second.
+"""A process that writes a history as fast as it can until it is killed.
 
+Its arguments: the URL, and the second since 1970 that the history begins with.
 After each batch that is safe it prints the second up to which everything is.
 """
 
@@ -7,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import UTC, datetime
 
 from sqlalchemy.engine import make_url
 
 from ai_lab.database import Database
 from ai_lab.telemetry.history.service import History
-from tests.telemetry.recorded import CPU, RETENTION, ROOT, moment
+from tests.telemetry.recorded import CPU, RETENTION, ROOT
 
 BATCH = 6
 
@@ -23,11 +25,15 @@ async def write(url: str, second: int) -> None:
     while True:
         for _ in range(BATCH):
             second += 5
-            history.add(moment(second), {CPU: float(second), ROOT: -float(second)})
+            history.add(_moment(second), {CPU: float(second), ROOT: -float(second)})
         await history.flush()
         sys.stdout.write(f"{second}\n")
         sys.stdout.flush()
-        await history.roll_up(moment(second))
+        await history.roll_up(_moment(second))
+
+
+def _moment(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)
 
 
 if __name__ == "__main__":
