@@ -4,6 +4,7 @@ LabError                        500 internal_error
 ├── InvalidRequest              400 invalid_request
 │   ├── UnsupportedFeature      400 unsupported_feature
 │   ├── ContextOverflow         400 context_length_exceeded
+│   ├── LocalOnly               400 local_only
 │   └── AddressRefused          400 address_refused
 ├── NotFound                    404 not_found
 │   ├── ConversationNotFound    404 conversation_not_found
@@ -13,6 +14,9 @@ LabError                        500 internal_error
 │   ├── BenchmarkNotFound       404 benchmark_not_found
 │   ├── ApiKeyNotFound          404 api_key_not_found
 │   ├── ServiceNotFound         404 service_not_found
+│   ├── BudgetNotFound          404 budget_not_found
+│   ├── CachedAnswerNotFound    404 cached_answer_not_found
+│   ├── TraceNotFound           404 trace_not_found
 │   ├── RequestCancelled        499 request_cancelled
 │   └── ModelNotFound           404 model_not_found
 ├── Conflict                    409 conflict
@@ -28,10 +32,15 @@ LabError                        500 internal_error
 │   └── TurnInProgress          409 turn_in_progress
 ├── ProviderError               502 provider_error
 │   ├── ProviderUnavailable     503 provider_unavailable
+│   │   └── BreakerOpen         503 breaker_open
 │   ├── ProviderTimeout         504 provider_timeout
+│   │   └── DeadlineExceeded    504 deadline_exceeded
 │   ├── ProviderAuthFailed      502 provider_auth_failed
 │   ├── ProviderRateLimited     429 provider_rate_limited
+│   │   ├── ProviderQuotaExceeded 429 provider_quota_exceeded
+│   │   └── ServiceLimited      429 service_limited
 │   ├── ProviderRefused         400 provider_refused
+│   │   └── ContentFiltered     400 content_filtered
 │   ├── StreamBroken            502 provider_stream_broken
 │   └── EngineError             503 engine_unavailable
 │       ├── EngineCrashed       502 engine_crashed
@@ -40,6 +49,8 @@ LabError                        500 internal_error
 ├── DatabaseUnavailable         503 database_unavailable
 │   ├── DatabaseBusy            503 database_busy
 │   └── DatabaseFull            507 database_full
+├── BudgetExceeded              402 budget_exceeded
+│   └── PriceUnknown            402 price_unknown
 ├── BenchmarkFailed             502 benchmark_failed
 ├── BenchmarkQueueFull          429 benchmark_queue_full
 ├── ApiKeyRefused               422 api_key_refused
@@ -78,17 +89,30 @@ from ai_lab.errors.access import (
     Unauthorized,
     UnknownHost,
 )
+from ai_lab.errors.gateway import (
+    BudgetExceeded,
+    BudgetNotFound,
+    CachedAnswerNotFound,
+    LocalOnly,
+    PriceUnknown,
+    TraceNotFound,
+)
 from ai_lab.errors.providers import (
+    BreakerOpen,
+    ContentFiltered,
+    DeadlineExceeded,
     EngineCrashed,
     EngineError,
     ModelDamaged,
     OutOfMemory,
     ProviderAuthFailed,
     ProviderError,
+    ProviderQuotaExceeded,
     ProviderRateLimited,
     ProviderRefused,
     ProviderTimeout,
     ProviderUnavailable,
+    ServiceLimited,
     StreamBroken,
 )
 from ai_lab.errors.requests import (
@@ -161,7 +185,12 @@ __all__ = [
     "BenchmarkNotResumable",
     "BenchmarkQueueFull",
     "BenchmarkRunning",
+    "BreakerOpen",
+    "BudgetExceeded",
+    "BudgetNotFound",
+    "CachedAnswerNotFound",
     "Conflict",
+    "ContentFiltered",
     "ContextOverflow",
     "ConversationExists",
     "ConversationNotFound",
@@ -172,6 +201,7 @@ __all__ = [
     "DatabaseTooNew",
     "DatabaseUnavailable",
     "DatabaseUnusable",
+    "DeadlineExceeded",
     "EarlierDatabase",
     "EngineCrashed",
     "EngineError",
@@ -182,14 +212,17 @@ __all__ = [
     "InvalidRequest",
     "InvalidSettings",
     "LabError",
+    "LocalOnly",
     "MetricNotFound",
     "MetricsUnavailable",
     "ModelDamaged",
     "ModelNotFound",
     "NotFound",
     "OutOfMemory",
+    "PriceUnknown",
     "ProviderAuthFailed",
     "ProviderError",
+    "ProviderQuotaExceeded",
     "ProviderRateLimited",
     "ProviderRefused",
     "ProviderTimeout",
@@ -199,11 +232,13 @@ __all__ = [
     "RootKeyElsewhere",
     "ServerStopping",
     "ServerUnreachable",
+    "ServiceLimited",
     "ServiceNotFound",
     "SourceDamaged",
     "StartupError",
     "StreamBroken",
     "TokenUnusable",
+    "TraceNotFound",
     "TurnInProgress",
     "Unauthorized",
     "UnknownHost",

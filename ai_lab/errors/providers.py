@@ -41,6 +41,36 @@ class ProviderRefused(ProviderError):
     status, code, title = 400, "provider_refused", "The model service refused the request"
 
 
+class ProviderQuotaExceeded(ProviderRateLimited):
+    """The account at the service is out of money or quota: waiting a moment does not help."""
+
+    code, title = "provider_quota_exceeded", "The account at the model service is out of quota"
+
+
+class ContentFiltered(ProviderRefused):
+    """The service's content filter refused the request."""
+
+    code, title = "content_filtered", "The model service's content filter refused the request"
+
+
+class BreakerOpen(ProviderUnavailable):
+    """The service failed again and again and is left alone for a while; it was not asked."""
+
+    code, title = "breaker_open", "The model service is left alone after failures"
+
+
+class ServiceLimited(ProviderRateLimited):
+    """As much is asked of the service as the lab's own limits allow; it was not asked."""
+
+    code, title = "service_limited", "The lab's limit for this model service is reached"
+
+
+class DeadlineExceeded(ProviderTimeout):
+    """The time for the whole answer is over, retries and other models included."""
+
+    code, title = "deadline_exceeded", "The answer was not complete in time"
+
+
 class StreamBroken(ProviderError):
     """The answer stopped in the middle without its end marker."""
 

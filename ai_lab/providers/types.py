@@ -65,12 +65,18 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as counted by the model's server; None where it did not say."""
+    """Tokens as counted by the model's server; None where it did not say.
+
+    As OpenAI counts: ``prompt_tokens`` includes those read from (``cached_tokens``) and written to
+    (``cache_write_tokens``) the service's own prompt cache, ``completion_tokens`` includes ``reasoning_tokens``.
+    Adapters of services that count otherwise add them up.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,8 @@ class Chunk:
     """A piece of an answer. The last chunk of a whole answer, and only it, carries ``finish_reason``.
 
     ``reasoning`` is the model's thinking and never part of the answer. ``timings`` are the server's own, in
-    milliseconds: ``load_ms``, ``prompt_ms``, ``generation_ms`` as far as it reports them.
+    milliseconds: ``load_ms``, ``prompt_ms``, ``generation_ms`` as far as it reports them. ``vectors`` are embeddings;
+    their one chunk has nothing else but usage and a ``finish_reason``.
     """
 
     text: str = ""
@@ -88,6 +95,15 @@ class Chunk:
     usage: Usage | None = None
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    vectors: list[list[float]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per text, and the tokens of the texts where the service counts them."""
+
+    vectors: list[list[float]]
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +178,7 @@ class Provider(Protocol):
         """Return the exact length of the prompt in tokens, or None where it cannot be known beforehand."""
         ...
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Return one vector per text; raises ``UnsupportedFeature`` where it makes none."""
         ...
 

@@ -8,46 +8,30 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, SecretStr, TypeAdapter, ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from ai_lab.errors import InvalidSettings
+from ai_lab.settings.entries import (
+    AliasEntry,
+    OptionalPath,
+    OptionalSecret,
+    OptionalText,
+    PriceEntry,
+    ServerEntry,
+    ServiceLimits,
+    TextList,
+    as_alias_entries,
+    as_level,
+    as_server_entries,
+)
 
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
+PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _PREFIX = "AI_LAB_"
-#: Names of the environment that may hold a secret.
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DATABASE_URL|^AI_LAB_|^PG", re.IGNORECASE)
-
-
-class ServerEntry(BaseModel):
-    """One OpenAI-compatible server of the user's own: where it is and, if it needs one, its key."""
-
-    base_url: str
-    api_key: SecretStr | None = None
-    context_tokens: int | None = Field(default=None, ge=128)
-
-
-def _as_entries(value: Any) -> Any:
-    """Accept ``{"name": "http://…"}`` as short for ``{"name": {"base_url": "http://…"}}``."""
-    if isinstance(value, dict):
-        return {name: {"base_url": entry} if isinstance(entry, str) else entry for name, entry in value.items()}
-    return value
-
-
-def _none_if_blank(value: Any) -> Any:
-    """Treat ``NAME=`` in a .env file as 'not set'."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-def _level(value: Any) -> Any:
-    """Accept the spellings that earlier installations used."""
-    name = str(value).strip().upper()
-    return {"WARN": "WARNING", "CRITICAL": "ERROR", "FATAL": "ERROR"}.get(name, name)
 
 
 def default_data_dir() -> Path:
@@ -72,17 +56,6 @@ def _setting(name: str, default: Any, description: str, **limits: Any) -> Any:
     return Field(default=default, validation_alias=name, description=description, **limits)
 
 
-def _as_list(value: Any) -> Any:
-    """Take texts that commas or white space separate for a list."""
-    return tuple(part for part in re.split(r"[,\s]+", value) if part) if isinstance(value, str) else value
-
-
-TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_as_list)]
-OptionalText = Annotated[str | None, BeforeValidator(_none_if_blank)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_none_if_blank)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_blank)]
-
-
 class Settings(BaseSettings):
     """What an installation can be told. Read once by ``Settings.load()``; everything else gets values passed in."""
 
@@ -101,7 +74,7 @@ class Settings(BaseSettings):
         None,
         "sqlite+aiosqlite:///… or postgresql+asyncpg://…; default: ai_lab.sqlite in the data directory.",
     )
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_level)] = _setting(
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(as_level)] = _setting(
         "LOG_LEVEL", "INFO", "How much is logged."
     )
     log_format: Literal["console", "json"] = _setting("AI_LAB_LOG_FORMAT", "console", "Lines for people or JSON.")
@@ -148,7 +121,7 @@ class Settings(BaseSettings):
     )
     ollama_host: str = _setting("OLLAMA_HOST", "http://127.0.0.1:11434", "Address of an Ollama server.")
     ollama_model: OptionalText = _setting("OLLAMA_MODEL", None, "Ollama model to use by default.")
-    servers: Annotated[dict[str, ServerEntry], BeforeValidator(_as_entries)] = _setting(
+    servers: Annotated[dict[str, ServerEntry], BeforeValidator(as_server_entries)] = _setting(
         "AI_LAB_SERVERS",
         {},
         'OpenAI-compatible servers as JSON: {"name": "http://host/v1"} or {"name": {"base_url": …, "api_key": …}}.',
@@ -169,6 +142,73 @@ class Settings(BaseSettings):
     cuda_visible_devices: OptionalText = _setting("CUDA_VISIBLE_DEVICES", None, "GPUs that the engine may use.")
     request_timeout_seconds: float = _setting(
         "AI_LAB_REQUEST_TIMEOUT_SECONDS", 300, "Longest silence of a model before a request fails.", gt=0
+    )
+
+    aliases: Annotated[dict[str, AliasEntry], BeforeValidator(as_alias_entries)] = _setting(
+        "AI_LAB_ALIASES",
+        {},
+        'Names for lists of models, tried until one answers, as JSON: {"fast": ["provider/model", …]} or '
+        '{"fast": {"models": […], "strategy": "order|weighted|cheapest|fastest", "weights": […]}}.',
+    )
+    service_limits: dict[str, ServiceLimits] = _setting(
+        "AI_LAB_SERVICE_LIMITS",
+        {},
+        'What is asked of a service at most, as JSON: {"openai": {"concurrency": 8, "requests": "500/minute", '
+        '"tokens": "200000/minute"}}.',
+    )
+    retry_attempts: int = _setting(
+        "AI_LAB_RETRY_ATTEMPTS", 3, "Times a service is asked before it has begun to answer.", ge=1, le=10
+    )
+    retry_wait_seconds: float = _setting(
+        "AI_LAB_RETRY_WAIT_SECONDS", 1, "Wait before the second time; it doubles, with jitter.", gt=0, le=60
+    )
+    deadline_seconds: float = _setting(
+        "AI_LAB_DEADLINE_SECONDS", 600, "Longest time for a whole answer, retries and other models included.", gt=0
+    )
+    breaker_failures: int = _setting(
+        "AI_LAB_BREAKER_FAILURES", 5, "Failures in a row after which a model of a service is left alone.", ge=1
+    )
+    breaker_seconds: float = _setting(
+        "AI_LAB_BREAKER_SECONDS", 30, "How long it is left alone before one request tries it again.", gt=0
+    )
+
+    cache: bool = _setting("AI_LAB_CACHE", True, "Give the stored answer to a request that was answered before.")
+    cache_seconds: float = _setting("AI_LAB_CACHE_SECONDS", 3600, "How long an answer is given again.", gt=0)
+    cache_mb: int = _setting("AI_LAB_CACHE_MB", 100, "Room for stored answers (MB); the oldest go first.", ge=1)
+    cache_temperature: float = _setting(
+        "AI_LAB_CACHE_TEMPERATURE",
+        0.3,
+        "Requests of a higher temperature are always answered anew; one that names none counts as 0.",
+        ge=0,
+        le=2,
+    )
+    semantic_cache: Literal["off", "shadow", "on"] = _setting(
+        "AI_LAB_SEMANTIC_CACHE", "off", "Give it to a question that only says the same, too; shadow: only count those."
+    )
+    semantic_cache_similarity: float = _setting(
+        "AI_LAB_SEMANTIC_CACHE_SIMILARITY", 0.98, "How alike two questions must be (cosine).", ge=0.9, le=1
+    )
+
+    prices: dict[str, PriceEntry] = _setting(
+        "AI_LAB_PRICES",
+        {},
+        'Prices in US dollars per million tokens, as JSON: {"provider/model": {"input": 0.5, "output": 1.5}}; '
+        '"provider/*" is for all models of a service.',
+    )
+    electricity_price: float | None = _setting(
+        "AI_LAB_ELECTRICITY_PRICE", None, "US dollars per kWh, for what local models cost.", ge=0
+    )
+    local_watts: float | None = _setting(
+        "AI_LAB_LOCAL_WATTS",
+        None,
+        "What this machine draws while a local model answers. Default: as the GPUs measure it.",
+        gt=0,
+    )
+
+    trace_days: float = _setting("AI_LAB_TRACE_DAYS", 30, "Traces of answers are kept this long; 0 keeps none.", ge=0)
+    trace_prompts: bool = _setting("AI_LAB_TRACE_PROMPTS", False, "Keep what was asked and answered in traces, too.")
+    otlp_endpoint: OptionalText = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", None, "Send traces to this OpenTelemetry collector too; needs ai-lab[otel]."
     )
 
     config_dir: OptionalPath = _setting(
@@ -227,7 +267,9 @@ class Settings(BaseSettings):
     rate_limit_keys: str = _setting("AI_LAB_RATE_LIMIT_KEYS", "120/minute", "Changes and tests of API keys per client.")
     rate_limit_failures: str = _setting("AI_LAB_RATE_LIMIT_FAILURES", "30/minute", "Wrong tokens per address.")
     redis_url: OptionalSecret = _setting(
-        "REDIS_URL", None, "Count rate limits of several servers there; needs ai-lab[redis]. Default: the database."
+        "REDIS_URL",
+        None,
+        "Rate limits and stored answers of several servers; needs ai-lab[redis]. Default: the database.",
     )
 
     _env_folder: Path = Path()
@@ -253,7 +295,7 @@ class Settings(BaseSettings):
         except (UnicodeDecodeError, OSError) as error:
             raise InvalidSettings(f"{env_file} cannot be read ({error}). Save it as UTF-8 text.") from None
         except ValueError as error:  # pydantic-settings: a value that should be JSON is not
-            raise InvalidSettings(f"{error}. AI_LAB_SERVERS must be JSON, see config_template.env.") from None
+            raise InvalidSettings(_not_json(error)) from None
         settings._env_folder = folder if env_file.is_file() else Path.cwd()
         if env_file.is_file():
             source = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True)
@@ -289,20 +331,6 @@ class Settings(BaseSettings):
         return path if path.is_absolute() else (self._env_folder / path).resolve()
 
 
-def forget_environment_secrets() -> None:
-    """Take the lab's own secrets out of the environment, for a program that has read its settings for good.
-
-    ``/proc/<pid>/environ`` shows them on: the system keeps what a process was started with.
-    """
-    for name in ("ENCRYPTION_KEY", "ENCRYPTION_KEY_PREVIOUS", "AI_LAB_TOKEN"):
-        os.environ.pop(name, None)
-
-
-def environment_without_secrets() -> dict[str, str]:
-    """Return the environment for a process that runs foreign files or talks to foreign servers: it needs no secret."""
-    return {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
-
-
 def setting_names() -> dict[str, str]:
     """Return the environment name of every setting, by field name."""
     return {field: str(info.validation_alias) for field, info in Settings.model_fields.items()}
@@ -321,19 +349,12 @@ def _refuse_unknown_names(env_file: Path) -> None:
             raise InvalidSettings(f"Unknown setting {name}.{hint}")
 
 
+def _not_json(error: ValueError) -> str:
+    """Name the settings that must be JSON where pydantic-settings names a field."""
+    names = [name for field, name in setting_names().items() if f'"{field}"' in str(error)]
+    return f"{', '.join(names) or error} must be JSON, see config_template.env."
+
+
 def _explain(error: ValidationError) -> str:
     """Name each bad setting and what is wrong, never its value (it may be a secret)."""
     return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
-
-
-def check_base_url(url: str) -> str:
-    """Return an http(s) address without its trailing slash.
-
-    Raises:
-        InvalidSettings: it is not one.
-    """
-    try:
-        TypeAdapter(HttpUrl).validate_python(url)
-    except ValidationError:
-        raise InvalidSettings(f"{url!r} is not an http or https address.") from None
-    return url.rstrip("/")
