@@ -5,14 +5,16 @@ Adapters are imported when a lab is opened and only as far as they are used.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
+from typing import Any
 from urllib.parse import urlsplit
 
-from ai_lab.errors import ApiKeyUnusable, InvalidSettings, VaultSealed
+from ai_lab.errors import AddressRefused, ApiKeyUnusable, InvalidSettings, VaultSealed
 from ai_lab.providers.known_services import known_services
 from ai_lab.providers.outbound import Outbound
 from ai_lab.providers.types import Provider, Secrets
@@ -91,17 +93,64 @@ def _ollama(settings: Settings, secrets: Secrets) -> Provider:
     return made
 
 
+def _embedder(settings: Settings, _secrets: Secrets) -> Provider:
+    from ai_lab.providers.embedder import Embedder  # noqa: PLC0415 - as above
+
+    return Embedder(idle_seconds=settings.engine_idle_seconds)
+
+
 def _echo(_settings: Settings, _secrets: Secrets) -> Provider:
     from ai_lab.providers.echo import Echo  # noqa: PLC0415 - as above
 
     return Echo()
 
 
+def _openai(name: str, base_url: str, **more: Any) -> Provider:
+    from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - as above
+    from ai_lab.providers.openai_options import DIALECTS, PLAIN  # noqa: PLC0415 - as above
+
+    return OpenAICompatible(name, base_url, dialect=DIALECTS.get(_service_at(base_url) or name, PLAIN), **more)
+
+
+def _azure(name: str, base_url: str, **more: Any) -> Provider:
+    from ai_lab.providers.azure import Azure  # noqa: PLC0415 - as above
+
+    return Azure(name, base_url, **more)
+
+
+def _anthropic(name: str, base_url: str, **more: Any) -> Provider:
+    from ai_lab.providers.anthropic import Anthropic  # noqa: PLC0415 - as above
+
+    return Anthropic(name, base_url, **more)
+
+
+def _cohere(name: str, base_url: str, **more: Any) -> Provider:
+    from ai_lab.providers.cohere import Cohere  # noqa: PLC0415 - as above
+
+    return Cohere(name, base_url, **more)
+
+
+def _google(name: str, base_url: str, **more: Any) -> Provider:
+    from ai_lab.providers.google import Google  # noqa: PLC0415 - as above
+
+    return Google(name, base_url, **more)
+
+
+#: How providers of services with keys are made, by the name in ``services.json``. They are imported when one is used.
+ADAPTERS: dict[str, Callable[..., Provider]] = {
+    "openai": _openai,
+    "azure": _azure,
+    "anthropic": _anthropic,
+    "cohere": _cohere,
+    "google": _google,
+}
+
 #: In the order in which a model name without a provider is looked for; servers of the user come after Ollama.
 SERVICES = (
     Service("ollama", "Ollama", _ollama, lambda settings: settings.ollama_host),
     Service("embedded", "Embedded engine (llama.cpp)", _embedded),
     Service("echo", "Echo (answers with the question)", _echo),
+    Service("embedder", "Embedder (vectors of texts, ONNX Runtime)", _embedder),
 )
 
 
@@ -130,9 +179,11 @@ def keyed_services(secrets: Secrets) -> dict[str, str]:
     custom = secrets.custom_services()
     known = known_services()
     usable = {
-        service.name: custom.get(service.name) or service.base_url or ""
+        service.name: url
         for service in known.values()
-        if service.adapter == "openai" and secrets.has_key(service.name)
+        if service.adapter in ADAPTERS
+        and secrets.has_key(service.name)
+        and (url := custom.get(service.name) or service.base_url)
     }
     return usable | {name: url for name, url in custom.items() if name not in known}
 
@@ -142,14 +193,12 @@ def keyed_service(name: str, base_url: str, outbound: Outbound) -> Service:
     known = known_services().get(name)
 
     def build(settings: Settings, secrets: Secrets) -> Provider:
-        from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - only if it is used
-
-        return OpenAICompatible(
+        return ADAPTERS[known.adapter if known else "openai"](
             name,
             base_url,
             api_key=partial(_secret, secrets, name, base_url),
             timeout_seconds=settings.request_timeout_seconds,
-            transport=outbound.transport(base_url, is_local=False),
+            transport=outbound.stream_transport(base_url, is_local=False),
         )
 
     return Service(name, known.title if known else name, build, lambda _settings: base_url, takes_key=True)
@@ -166,6 +215,13 @@ def is_on_this_machine(address: str | None) -> bool:
         return host == "localhost"
 
 
+def _service_at(base_url: str) -> str | None:
+    """Return the name of the known service at an address."""
+    with contextlib.suppress(AddressRefused):  # it has a user's name in it, for one
+        return next((service.name for service in known_services().values() if service.is_own(base_url)), None)
+    return None
+
+
 def _server_row(name: str, entry: ServerEntry) -> Service:
     if not name or "/" in name or len(name) > _NAME_LENGTH:
         raise InvalidSettings(
@@ -174,12 +230,10 @@ def _server_row(name: str, entry: ServerEntry) -> Service:
     base_url = check_base_url(entry.base_url)
 
     def build(settings: Settings, secrets: Secrets) -> Provider:
-        from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - only if it is used
-
         async def key() -> str | None:
             return entry.api_key.get_secret_value() if entry.api_key else await _secret(secrets, name, base_url)
 
-        return OpenAICompatible(
+        return _openai(
             name,
             base_url,
             api_key=key,

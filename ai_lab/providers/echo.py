@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Sequence
 
 from ai_lab.errors import UnsupportedFeature
-from ai_lab.providers.types import ChatRequest, Check, Chunk, FinishReason, Message, ModelInfo, Usage
+from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, FinishReason, Message, ModelInfo, Usage
 
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
 
@@ -53,7 +53,7 @@ class Echo:
         """Return the number of words."""
         return _count(messages)
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Refuse: echo makes no vectors."""
         raise UnsupportedFeature(f"{self.name} makes no embeddings. Choose a model that does.", param="model")
 

@@ -13,7 +13,7 @@ from ai_lab.errors import ModelDamaged, ModelNotFound, UnsupportedFeature
 from ai_lab.providers.engine import INSTALL_REMEDY, Engine, library_folder
 from ai_lab.providers.engine_host import EngineHost
 from ai_lab.providers.model_files import ModelFile, find_models, is_chat_model
-from ai_lab.providers.types import ChatRequest, Check, Chunk, Message, ModelInfo
+from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo
 
 
 class Embedded:
@@ -101,7 +101,7 @@ class Embedded:
         """Return how many answers the engine itself is working on; 0 if it does not run."""
         return await client.slots_busy() if (client := self._host.client) else 0
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Refuse: the engine runs chat models."""
         raise UnsupportedFeature(f"{self.name} makes no embeddings. Choose a model that does.", param="model")
 

@@ -11,6 +11,7 @@ from ai_lab.providers.engine import Engine
 from ai_lab.providers.engine_transport import EngineTransport
 from ai_lab.providers.http_service import HttpService
 from ai_lab.providers.openai_compatible import OpenAICompatible
+from ai_lab.providers.openai_options import EXTENDED
 from ai_lab.providers.types import ChatRequest, Message
 
 #: Connections for questions. Each one holds a thread of the engine, which has as many as slots and four more.
@@ -21,7 +22,7 @@ class EngineClient(OpenAICompatible):
     """The engine's answers and what it says about its prompts, its slots and its template."""
 
     def __init__(self, name: str, engine: Engine, *, timeout_seconds: float) -> None:
-        super().__init__(name, f"{engine.base_url}/v1", timeout_seconds=timeout_seconds, extended_options=True)
+        super().__init__(name, f"{engine.base_url}/v1", timeout_seconds=timeout_seconds, dialect=EXTENDED)
 
         async def key() -> str:
             return engine.api_key

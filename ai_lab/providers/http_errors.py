@@ -9,6 +9,8 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -17,12 +19,14 @@ import httpx
 from ai_lab import clock
 from ai_lab.errors import (
     AddressRefused,
+    ContentFiltered,
     ContextOverflow,
     LabError,
     ModelNotFound,
     OutOfMemory,
     ProviderAuthFailed,
     ProviderError,
+    ProviderQuotaExceeded,
     ProviderRateLimited,
     ProviderRefused,
     ProviderTimeout,
@@ -34,12 +38,12 @@ from ai_lab.providers.http_reports import Report
 
 ERROR_BODY_LIMIT_BYTES = 64_000
 _MESSAGE_LIMIT_CHARACTERS = 500
-_CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
-_CONTEXT_TEXT = re.compile(
-    r"context[ _](length|window|size)|prompt is too long|input is too long|too many (input )?tokens", re.IGNORECASE
-)
+#: Those of proxies in front of the service included, which answer 520 to 525 where it does not.
+_UNAVAILABLE = {502, 503, 520, 521, 522, 523, 525, 529}
 _MEMORY_TEXT = re.compile(r"more system memory|out of memory|unable to allocate|insufficient memory", re.IGNORECASE)
-_UNSUPPORTED_TEXT = re.compile(r"does not support|not supported by this model", re.IGNORECASE)
+_UNSUPPORTED_TEXT = re.compile(
+    r"does not support|not supported by this model|no endpoints found that (can handle|support)", re.IGNORECASE
+)
 _UNRESOLVED = "its name cannot be resolved"
 #: Nobody can start what lies at a name that is not found: it is mistyped, or this machine is offline.
 _UNRESOLVED_REMEDY = "See whether this machine is online, and the address right."
@@ -124,39 +128,62 @@ class ServiceErrors:
         text = " ".join(text.split())
         return text if len(text) <= _MESSAGE_LIMIT_CHARACTERS else text[: _MESSAGE_LIMIT_CHARACTERS - 1] + "…"
 
-    def _classify(  # noqa: PLR0911  # one row per kind of error, top to bottom
+    def _classify(
         self, status: int, report: Report, how: str, model: str | None, headers: Mapping[str, str]
     ) -> LabError:
-        message = self.clean(report.message).rstrip(".")
-        said = f": {message}" if message else ""
-        answered = f"{self._name} answered with {how}{said}."
-        wait = retry_after_seconds(headers)
+        wait_seconds = retry_after_seconds(headers)
+        report = replace(
+            report,
+            message=self.clean(report.message).rstrip("."),
+            wait_seconds=report.wait_seconds if wait_seconds is None else wait_seconds,
+        )
         if 300 <= status < 400:  # noqa: PLR2004  # the redirects
             target = self.clean(_public_address(headers.get("location", ""))) or "somewhere else"
             return ProviderError(
                 f"{self._name} redirects to {target}. Redirects are not followed: set its final address."
             )
-        if _is_context_overflow(status, report):
+        return self._of_cause(status, report, how, model) or self._of_status(status, report, how)
+
+    def _of_cause(  # noqa: PLR0911  # one row per cause
+        self, status: int, report: Report, how: str, model: str | None
+    ) -> LabError | None:
+        """Return the error where the service names a cause that several statuses may have."""
+        said = f": {report.message}" if report.message else ""
+        answered = f"{self._name} answered with {how}{said}."
+        if report.is_context_overflow(status):
             return ContextOverflow(self._overflow_text(report, said, model), param="messages")
-        if status in {401, 403}:
+        if report.is_filtered(status):
+            return ContentFiltered(f"The content filter of {self._name} refused the request{said}. Reword it.")
+        if report.is_quota(status):
+            remedy = "The account there is out of credit or quota: top it up, or choose another model."
+            return ProviderQuotaExceeded(f"{answered} {remedy}", retry_after_seconds=report.wait_seconds)
+        if report.is_key_refused(status):
             remedy = "Check the key and its rights." if self._secret else "It wants an API key: give it one."
             return ProviderAuthFailed(f"{answered} {remedy}")
-        if "model_not_found" in report.codes or (status == 404 and model and "model" in message.lower()):  # noqa: PLR2004
+        if report.is_field_refused():
+            return UnsupportedFeature(f"{self._name} cannot do this{said}.", param=report.field)
+        if model and report.is_model_unknown(status):
             return ModelNotFound(f"{self._name} has no model {model!r}. {self._missing_model_hint.format(model=model)}")
+        return None
+
+    def _of_status(self, status: int, report: Report, how: str) -> LabError:  # noqa: PLR0911  # one row per kind
+        said = f": {report.message}" if report.message else ""
+        wait = report.wait_seconds
+        answered = f"{self._name} answered with {how}{said}."
+        if status == 501 or (status in {400, 404, 422, 500} and _UNSUPPORTED_TEXT.search(report.message)):  # noqa: PLR2004
+            return UnsupportedFeature(f"{self._name} cannot do this{said}.")
         if status in {404, 405}:
             return ProviderError(f"{answered} Check its address: {self._address}{self._address_hint}.")
-        if status in {402, 429}:
+        if status == 429:  # noqa: PLR2004 - too many requests
             pause = f" Try again in {math.ceil(wait)} s." if wait else ""
             return ProviderRateLimited(f"{answered}{pause}", retry_after_seconds=wait)
         if status in {408, 504, 524}:
             return ProviderTimeout(f"{answered} Try again.", retry_after_seconds=wait)
-        if status == 501 or (status in {400, 422, 500} and _UNSUPPORTED_TEXT.search(message)):  # noqa: PLR2004
-            return UnsupportedFeature(f"{self._name} cannot do this{said}.")
         if 400 <= status < 500:  # noqa: PLR2004  # the other faults of a request
             return ProviderRefused(f"{self._name} refused the request ({how}){said}.")
-        if _MEMORY_TEXT.search(message):
+        if _MEMORY_TEXT.search(report.message):
             return OutOfMemory(f"{self._name} has not enough memory{said}. Choose a smaller model or free memory.")
-        if status in {502, 503, 529}:
+        if status in _UNAVAILABLE:
             return ProviderUnavailable(f"{answered} Try again.", retry_after_seconds=wait)
         return ProviderError(answered)
 
@@ -179,13 +206,19 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     with contextlib.suppress(ValueError):
         moment = clock.as_utc(parsedate_to_datetime(headers.get("retry-after", "")))
         return max(0.0, (moment - clock.now()).total_seconds())
-    return None
+    return _seconds_to_reset(headers)
 
 
-def _is_context_overflow(status: int, report: Report) -> bool:
-    if report.codes & _CONTEXT_CODES:
-        return True
-    return status in {400, 413, 422, 500} and bool(_CONTEXT_TEXT.search(report.message))
+def _seconds_to_reset(headers: Mapping[str, str]) -> float | None:
+    """Return how long until those of Anthropic's limits that are used up are reset, None where none is."""
+    waits = []
+    for name, left in headers.items():
+        kind = re.fullmatch(r"anthropic-ratelimit-([a-z-]+)-remaining", name.lower())
+        if kind and left.strip() == "0":
+            with contextlib.suppress(ValueError):
+                moment = datetime.fromisoformat(headers.get(f"anthropic-ratelimit-{kind[1]}-reset", ""))
+                waits.append(max(0.0, (clock.as_utc(moment) - clock.now()).total_seconds()))
+    return max(waits, default=None)
 
 
 def _public_address(address: str) -> str:

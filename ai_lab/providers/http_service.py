@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -38,10 +39,14 @@ class HttpService:
     Args:
         name: the provider's name, for error texts.
         base_url: what every path is appended to.
-        api_key: returns the key. It is asked at every request, kept for as long as that, and travels in the
-            ``Authorization`` header and nowhere else.
+        api_key: returns the key. It is asked at every request, kept for as long as that, and travels in the header
+            ``key_header`` and nowhere else.
         timeout_seconds: the longest silence of the service.
         transport: what makes the connections; default: those of a server of the user's own.
+        key_header: the header that carries the key.
+        key_scheme: what stands before the key in it.
+        headers: what else goes with every request, such as the version of the API.
+        address_hint: what a right address looks like, for the error where it is wrong.
     """
 
     def __init__(
@@ -52,15 +57,21 @@ class HttpService:
         api_key: ReadKey | None,
         timeout_seconds: float,
         transport: httpx.AsyncBaseTransport | None = None,
+        key_header: str = "Authorization",
+        key_scheme: str = "Bearer ",
+        headers: Mapping[str, str] = MappingProxyType({}),
+        address_hint: str = " (most end in /v1)",
     ) -> None:
         self.name = name
         self.base_url = base_url.rstrip("/")
-        self._errors = ServiceErrors(name, base_url)
+        self._errors = ServiceErrors(name, base_url, address_hint=address_hint)
         self._read_key = api_key
-        self._client = httpx.AsyncClient(
-            **client_options(self.base_url, timeout_seconds),
-            transport=transport or Outbound().transport(self.base_url, is_local=True),
-        )
+        self._key_header = key_header
+        self._key_scheme = key_scheme
+        # An event stream is not worth compressing, and packing it would hold tokens back.
+        self._sent_headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+        self._transport = transport or Outbound().stream_transport(self.base_url, is_local=True)
+        self._client = httpx.AsyncClient(**client_options(self.base_url, timeout_seconds), transport=self._transport)
 
     @contextlib.asynccontextmanager
     async def open(
@@ -87,9 +98,9 @@ class HttpService:
         errors = self._errors.hiding(key)
         try:
             request = self._client.build_request(
-                method, self.base_url + path, content=content, headers=_headers(key), **extra
+                method, self.base_url + path, content=content, headers=self._headers(key), **extra
             )
-            response = await send(self._client, request)
+            response = await self._send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise errors.from_httpx(error) from error
         except AddressRefused as error:
@@ -122,6 +133,11 @@ class HttpService:
         except (ValueError, RecursionError):
             raise ProviderError(f"{self.name} answered with something other than JSON. Check its address.") from None
 
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        if isinstance(self._transport, httpx.AsyncHTTPTransport):
+            return await send(self._client, request)
+        return await self._client.send(request, stream=True)  # a cancelled one leaves nothing behind
+
     async def close(self) -> None:
         """Give back all connections."""
         await self._client.aclose()
@@ -129,6 +145,9 @@ class HttpService:
     async def key(self) -> str | None:
         """Return the key as it is now; for one request, not to be kept."""
         return await current_key(self.name, self._read_key)
+
+    def _headers(self, key: str | None) -> dict[str, str]:
+        return self._sent_headers if key is None else {**self._sent_headers, self._key_header: self._key_scheme + key}
 
 
 async def current_key(name: str, read: ReadKey | None) -> str | None:
@@ -141,12 +160,6 @@ async def current_key(name: str, read: ReadKey | None) -> str | None:
     if key and not (key.isascii() and key.isprintable()):
         raise ProviderAuthFailed(f"The API key of {name} has characters that no key has. Enter it again.")
     return key
-
-
-def _headers(key: str | None) -> dict[str, str]:
-    # An event stream is not worth compressing, and packing it would hold tokens back.
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-    return headers if key is None else {**headers, "Authorization": f"Bearer {key}"}
 
 
 def encode_json(body: dict[str, Any]) -> bytes:

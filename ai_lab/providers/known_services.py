@@ -70,7 +70,7 @@ class KnownService:
         name: canonical, as it is stored; ``aliases`` are other names that people give it.
         base_url: where models are called; None: the user gives it.
         origins: further origins of the same service that its key may go to.
-        adapter: which provider serves it: "openai", "ollama", or None as long as there is none.
+        adapter: which provider serves it: a name of ``catalog.ADAPTERS``, or "ollama".
         is_local: it usually runs on the user's own machine or network.
         as_of: when this was last compared with ``source``.
         unique_prefixes: only keys of this service begin with these.
@@ -82,7 +82,7 @@ class KnownService:
     aliases: tuple[str, ...]
     base_url: str | None
     origins: tuple[str, ...]
-    adapter: str | None
+    adapter: str
     is_local: bool
     needs_key: bool
     help_url: str | None

@@ -16,6 +16,8 @@ _ASK_AGAIN_SECONDS = 5.0
 _KEYED_LIMIT_SECONDS = 10.0
 _KEYED_KEPT_SECONDS = 300.0
 _KEYED_ASK_AGAIN_SECONDS = 60.0
+#: Lists that nobody wanted for this long are not renewed in the background.
+_WANTED_SECONDS = 3600.0
 
 
 class ModelList:
@@ -32,6 +34,7 @@ class ModelList:
         self.answered = False
         self.failure: str | None = None
         self._asked_at = float("-inf")
+        self._wanted_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
     async def refresh(self, provider: Callable[[], Provider], *, is_keyed: bool) -> None:
@@ -41,16 +44,20 @@ class ModelList:
             provider: returns the one to ask.
             is_keyed: its list is kept for five minutes, and one that comes late is there for the next who wants it.
         """
-        age_seconds = time.monotonic() - self._asked_at
+        self._wanted_at = time.monotonic()
+        age_seconds = self._wanted_at - self._asked_at
         if not is_keyed:
             if self.answered or age_seconds >= _ASK_AGAIN_SECONDS:
                 await self._ask(provider, _WAIT_SECONDS)
             return
         if age_seconds < (_KEYED_KEPT_SECONDS if self.answered else _KEYED_ASK_AGAIN_SECONDS):
             return
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(provider, _KEYED_LIMIT_SECONDS))
-        await asyncio.wait({self._asking}, timeout=_WAIT_SECONDS)
+        await asyncio.wait({self._ask_behind(provider)}, timeout=_WAIT_SECONDS)
+
+    async def renew(self, provider: Callable[[], Provider]) -> None:
+        """Ask for the list if anybody wanted it in the last hour; one that does not come leaves the last one, stale."""
+        if time.monotonic() - self._wanted_at < _WANTED_SECONDS:
+            await asyncio.wait({self._ask_behind(provider)})
 
     def find(self, name: str) -> str | None:
         """Return the listed name that ``name`` means: case and Ollama's ``:latest`` do not matter."""
@@ -62,6 +69,11 @@ class ModelList:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
+
+    def _ask_behind(self, provider: Callable[[], Provider]) -> asyncio.Task[None]:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(provider, _KEYED_LIMIT_SECONDS))
+        return self._asking
 
     async def _ask(self, provider: Callable[[], Provider], limit_seconds: float) -> None:
         try:

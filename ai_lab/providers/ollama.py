@@ -18,7 +18,7 @@ from ai_lab.providers.http_service import ReadKey, current_key, drain, read_erro
 from ai_lab.providers.ollama_client import OllamaClient
 from ai_lab.providers.ollama_request import chat_body, least_tokens
 from ai_lab.providers.ollama_stream import AnswerReader
-from ai_lab.providers.types import ChatRequest, Check, Chunk, Message, ModelInfo, Usage
+from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo, Usage
 
 _CHECK_TIMEOUT_SECONDS = 1.0
 _CAPABILITIES = {
@@ -141,7 +141,7 @@ class Ollama:
         """Return None: the API has no call for it."""
         return None
 
-    async def embed(self, model: str, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, model: str, texts: Sequence[str]) -> Embeddings:
         """Return one vector per text; a text that is too long is refused, not cut."""
         # With the context of chats, so that a model that does both is not loaded anew each time.
         options = {"num_ctx": await self.context_tokens(model)}
@@ -149,7 +149,8 @@ class Ollama:
             answer = await client.embed(model, list(texts), truncate=False, options=options)
         if len(answer.embeddings) != len(texts):
             raise ProviderError(f"{self.name} sent {len(answer.embeddings)} embeddings for {len(texts)} texts.")
-        return [list(vector) for vector in answer.embeddings]
+        usage = None if answer.prompt_eval_count is None else Usage(prompt_tokens=answer.prompt_eval_count)
+        return Embeddings([list(vector) for vector in answer.embeddings], usage)
 
     async def check(self) -> Check:
         """Return whether the server tells its version within a second."""

@@ -13,6 +13,8 @@ from ai_lab.providers.http_errors import ServiceErrors
 from ai_lab.providers.types import Chunk, FinishReason, Usage
 
 _NANOSECONDS_PER_MS = 1_000_000
+#: Neither counts nor nanoseconds come near it.
+_NONSENSE = 2**53
 _DURATIONS = {
     "load_ms": "load_duration",
     "prompt_ms": "prompt_eval_duration",
@@ -106,4 +108,4 @@ class AnswerReader:
 
 def _number(line: dict[str, Any], name: str) -> int | None:
     value = line.get(name)
-    return value if isinstance(value, int) else None
+    return value if isinstance(value, int) and abs(value) < _NONSENSE else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ai_lab.errors import StreamBroken
+from ai_lab.providers.event_stream import EventReader, count_of, text_of
 from ai_lab.providers.http_client import parse_object
-from ai_lab.providers.http_errors import ServiceErrors
 from ai_lab.providers.types import Chunk, FinishReason, Usage
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -21,103 +22,76 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 _BROKEN_REASONS = {"error", "abort"}
 
 
-class AnswerReader:
-    """Read one answer. Every known server puts an event on one ``data:`` line, so a line is read when it is there.
+class AnswerReader(EventReader):
+    """Read one answer. Usage and timings arrive after ``finish_reason``; they are kept for ``last_chunk``."""
 
-    Usage and timings arrive after ``finish_reason``; they are kept for ``last_chunk``.
-    """
+    _counts: dict[str, Any]
+    _timings: dict[str, Any]
+    _tool_calls: int
 
-    def __init__(self, name: str, model: str, errors: ServiceErrors, warnings: tuple[str, ...]) -> None:
-        self.done = False
-        self.finish_reason: FinishReason | None = None
-        self._name = name
-        self._model = model
-        self._errors = errors
-        self._warnings = warnings
-        self._usage: dict[str, Any] = {}
-        self._timings: dict[str, Any] = {}
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._counts = {}
+        self._timings = {}
         self._tool_calls = 0
 
     def read(self, lines: list[bytes]) -> Iterator[Chunk]:
-        """Yield the chunks in ``lines``; comments, other fields and blank lines hold none.
-
-        Raises:
-            ProviderError: the service reports an error, or sends what is no answer.
-        """
-        for line in lines:
-            if line.startswith(b"data:"):
-                payload = line[5:].strip()
-                if payload == b"[DONE]":
-                    self.done = True
-                    return
-                if payload and (chunk := self.read_event(payload)):
-                    yield chunk
-            elif line.startswith(b"error:"):  # llama.cpp before 2025
+        """Yield the chunks in ``lines``; see ``EventReader``."""
+        for number, line in enumerate(lines):
+            if line.startswith(b"error:"):  # llama.cpp before 2025
+                yield from super().read(lines[:number])
                 raise self._errors.from_report({"error": _object_or_text(line[6:])}, self._model)
-
-    def read_event(self, payload: bytes) -> Chunk | None:
-        """Return the chunk in one event, or None where it only holds bookkeeping."""
-        try:
-            event = parse_object(payload)
-        except ValueError:
-            raise StreamBroken(f"{self._name} sent an event that is not valid JSON.") from None
-        if event.get("error"):
-            raise self._errors.from_report(event, self._model)
-        try:
-            return self._chunk(event)
-        except (AttributeError, IndexError, TypeError):
-            raise StreamBroken(f"{self._name} sent an event that is not in the shape of OpenAI's API.") from None
+        yield from super().read(lines)
 
     def last_chunk(self) -> Chunk:
-        """Return the chunk that ends the answer.
-
-        Raises:
-            StreamBroken: the service never said that it had finished.
-        """
-        if self.finish_reason is None:
-            raise StreamBroken(f"The answer of {self._name} ended in the middle, without a finish_reason.")
-        prompt = _details(self._usage, "prompt_tokens_details")
-        completion = _details(self._usage, "completion_tokens_details")
-        cached = _count(prompt.get("cached_tokens"))
-        usage = Usage(
-            prompt_tokens=_count(self._usage.get("prompt_tokens")),
-            completion_tokens=_count(self._usage.get("completion_tokens")),
-            cached_tokens=_count(self._timings.get("cache_n")) if cached is None else cached,
-            reasoning_tokens=_count(completion.get("reasoning_tokens")),
-        )
+        """Return the chunk that ends the answer; see ``EventReader``."""
         timings = {
             ours: float(self._timings[theirs])
             for ours, theirs in (("prompt_ms", "prompt_ms"), ("generation_ms", "predicted_ms"))
             if isinstance(self._timings.get(theirs), int | float)
         }
-        return Chunk(
-            finish_reason=self.finish_reason,
-            usage=usage if usage != Usage() else None,
-            timings=timings,
-            warnings=self._warnings,
+        return replace(super().last_chunk(), timings=timings)
+
+    def _usage(self) -> Usage:
+        prompt = _details(self._counts, "prompt_tokens_details")
+        completion = _details(self._counts, "completion_tokens_details")
+        cached = (
+            prompt.get("cached_tokens"),
+            self._counts.get("prompt_cache_hit_tokens"),  # DeepSeek
+            self._counts.get("cached_tokens"),  # Together
+            self._timings.get("cache_n"),  # llama.cpp
+        )
+        return Usage(
+            prompt_tokens=count_of(self._counts.get("prompt_tokens")),
+            completion_tokens=count_of(self._counts.get("completion_tokens")),
+            cached_tokens=next((count for value in cached if (count := count_of(value)) is not None), None),
+            reasoning_tokens=count_of(completion.get("reasoning_tokens")),
+            cache_write_tokens=count_of(prompt.get("cache_write_tokens")),
         )
 
     def _chunk(self, event: dict[str, Any]) -> Chunk | None:
+        if event.get("error"):
+            raise self._errors.from_report(event, self._model)
         if isinstance(usage := event.get("usage"), dict):
-            self._usage = usage
+            self._counts = usage
         if isinstance(timings := event.get("timings"), dict):
             self._timings = timings
         choices = event.get("choices")
         if not choices:
             return None
         choice = choices[0]
-        delta = choice.get("delta") or choice.get("message") or {}  # a message: the service does not stream
+        if choice.get("error"):  # OpenRouter, where the service behind it fails
+            raise self._errors.from_report(choice, self._model)
         if reason := choice.get("finish_reason"):
             if reason in _BROKEN_REASONS:
                 raise StreamBroken(f"{self._name} gave up in the middle of its answer ({reason}).")
             self.finish_reason = _FINISH_REASONS.get(reason, "stop")
-        text = delta.get("content") or delta.get("refusal") or ""
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
+        delta = choice.get("delta") or choice.get("message") or {}  # a message: the service does not stream
+        text = text_of(delta.get("content") or delta.get("refusal"))
+        reasoning = text_of(delta.get("reasoning_content") or delta.get("reasoning"))
         tool_calls = delta.get("tool_calls")
         if not (text or reasoning or tool_calls):
             return None
-        if not (isinstance(text, str) and isinstance(reasoning, str)):
-            raise TypeError
         return Chunk(text=text, reasoning=reasoning, tool_calls=self._numbered(tool_calls) if tool_calls else None)
 
     def _numbered(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -140,7 +114,3 @@ def _object_or_text(payload: bytes) -> Any:
 def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:
     details = usage.get(name)
     return details if isinstance(details, dict) else {}
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None

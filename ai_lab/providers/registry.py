@@ -6,9 +6,10 @@ import asyncio
 import difflib
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from ai_lab.errors import ApiKeyNotFound, LabError, ModelNotFound, UnsupportedFeature
+from ai_lab.errors import ApiKeyNotFound, LabError, ModelNotFound
 from ai_lab.providers.catalog import (
     SHIPPED_MODEL,
     NoSecrets,
@@ -22,7 +23,7 @@ from ai_lab.providers.known_services import canonical, known_services
 from ai_lab.providers.model_list import ModelList
 from ai_lab.providers.outbound import Outbound
 from ai_lab.providers.thinking import split_thinking
-from ai_lab.providers.types import ChatRequest, Check, Chunk, ModelInfo, Provider, Secrets
+from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, ModelInfo, Provider, Secrets
 from ai_lab.settings import Settings
 
 _MODEL_LENGTH = 255
@@ -51,9 +52,7 @@ class CallObserver(Protocol):
         """Yield ``chunks`` as they are; closing this closes them."""
         ...
 
-    async def embedding(
-        self, provider: str, model: str | None, vectors: Awaitable[list[list[float]]]
-    ) -> list[list[float]]:
+    async def embedding(self, provider: str, model: str | None, vectors: Awaitable[Embeddings]) -> Embeddings:
         """Wait for ``vectors`` and return them."""
         ...
 
@@ -80,7 +79,7 @@ class ResolvedModel:
             chunks = self.observe.chat(self.provider.name, self._listed_name(), chunks)
         return split_thinking(chunks)
 
-    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Return one vector per text. Raises as the provider does."""
         vectors = self.provider.embed(self.model, texts)
         if self.observe:
@@ -101,9 +100,17 @@ class Providers:
         settings: of the lab.
         observe: watches every call of a model.
         secrets: gives API keys; default: none but those in the settings.
+        renew_seconds: how often the lists of models that are in use are asked for in the background.
     """
 
-    def __init__(self, settings: Settings, observe: CallObserver | None = None, secrets: Secrets | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        observe: CallObserver | None = None,
+        secrets: Secrets | None = None,
+        *,
+        renew_seconds: float = 300.0,
+    ) -> None:
         self.outbound = Outbound(settings.allowed_addresses)
         self._observe = observe
         self._secrets = secrets or NoSecrets()
@@ -115,12 +122,15 @@ class Providers:
         self._lists = {name: ModelList() for name in self._fixed}
         self._closing: set[asyncio.Task[None]] = set()
         self._default = settings.default_model_name()
+        self._renew_seconds = renew_seconds
+        self._renewing: asyncio.Task[None] | None = None
 
     async def list_models(self) -> list[ListedModel]:
         """Return the models of all providers.
 
         Each provider has one second. One that does not answer contributes its last known list, marked stale, and is
-        not asked again for five seconds; services with keys are asked every five minutes.
+        not asked again for five seconds; services with keys are asked every five minutes. Lists that were wanted in the
+        last hour are asked for in the background as well, so that whoever wants them next need not wait.
         """
         rows = self._present()
         await asyncio.gather(*(self._refresh(name) for name in rows))
@@ -137,7 +147,6 @@ class Providers:
         Raises:
             ModelNotFound: no provider has it; the text names the nearest ones.
             ApiKeyNotFound: it is at a service that needs a key, and there is none.
-            UnsupportedFeature: it is at a service that cannot be called yet.
         """
         name = name or self._default or await self._first_model()
         provider_name, slash, model = name.partition("/")
@@ -177,6 +186,9 @@ class Providers:
 
     async def close(self) -> None:
         """Close every provider."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait({self._renewing})
         await asyncio.gather(*(listed.close() for listed in self._lists.values()))
         await asyncio.gather(*self._closing, *(provider.close() for provider in self._built.values()))
 
@@ -245,32 +257,39 @@ class Providers:
         await asyncio.gather(*(self._refresh(name) for name in own))
         for name in own:
             for info in self._lists[name].models:
-                return f"{name}/{info.name}"
+                if info.capabilities != {"embeddings"}:
+                    return f"{name}/{info.name}"
         raise ModelNotFound(
             "No model is available. Put a GGUF file into the models folder, start Ollama, or name echo/echo."
         )
 
     async def _refresh(self, name: str) -> None:
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._renew())
         if listed := self._lists.get(name):
             await listed.refresh(lambda: self.get(name), is_keyed=self.is_keyed(name))
+
+    async def _renew(self) -> None:
+        """Ask for the lists that are in use, as long as the lab is open; those inside this machine are always new."""
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            names = [name for name, row in self._present().items() if row.address(self._settings) is not None]
+            await asyncio.gather(*(self._lists[name].renew(partial(self.get, name)) for name in names))
 
     def _not_usable(self, provider_name: str) -> LabError | None:
         """Return why a service that we know cannot be asked."""
         service = known_services().get(canonical(provider_name))
         if service is None or service.name in self._rows:
             return None
-        if service.adapter is None:
-            return UnsupportedFeature(
-                f"AI Lab cannot call the models of {service.title} yet. OpenRouter has many of them.",
-                param="model",
-            )
         return ApiKeyNotFound(
             f"{service.title} has no API key. Store one: ./ai-lab keys add {service.name}", param="model"
         )
 
     def _not_found(self, name: str) -> ModelNotFound:
-        names = [f"{provider}/{info.name}" for provider, known in self._lists.items() for info in known.models]
-        by_bare = {full.partition("/")[2].lower(): full for full in names} | {full.lower(): full for full in names}
+        names = list(self._settings.aliases)
+        names += [f"{provider}/{info.name}" for provider, known in self._lists.items() for info in known.models]
+        by_bare = {full.partition("/")[2].lower(): full for full in names if "/" in full}
+        by_bare |= {full.lower(): full for full in names}
         near = difflib.get_close_matches(name.lower(), by_bare, n=3, cutoff=0.5)
         matches = list(dict.fromkeys(by_bare[match] for match in near))
         hint = f"Did you mean {' or '.join(matches)}?" if matches else "GET /v1/models lists what there is."

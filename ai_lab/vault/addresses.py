@@ -15,7 +15,7 @@ from ai_lab.vault.schemas import KeyState
 
 #: Providers without a key, and words that stand in the API's addresses where the name of a service does.
 RESERVED = frozenset(
-    {"embedded", "echo", "rotate", "rotation", "rekey", "audit", "import", "status", "reset", "supported"}
+    {"embedded", "embedder", "echo", "rotate", "rotation", "rekey", "audit", "import", "status", "reset", "supported"}
 )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+import math
+import socket
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -14,14 +17,16 @@ from typing import Any, Literal, Self
 class Reply:
     """An answer in parts: bytes are sent, a number is a pause in seconds.
 
-    At its end the answer is ended properly, cut (connection closed before the end mark) or left hanging until the
-    client goes.
+    At its end the answer is ended properly, cut (connection closed before the end mark), reset (the connection is
+    torn down with RST; without any part even before its status) or left hanging until the client goes.
     """
 
-    parts: Sequence[bytes | float] = ()
+    parts: Iterable[bytes | float] = ()
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    ending: Literal["end", "cut", "hang"] = "end"
+    ending: Literal["end", "cut", "hang", "reset"] = "end"
+    #: Silence before the first byte; ``math.inf``: for ever.
+    late_seconds: float = 0.0
 
 
 def json_reply(value: Any, status: int = 200, **headers: str) -> Reply:
@@ -57,6 +62,11 @@ class FakeServer:
     @property
     def origin(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def open_connections(self) -> int:
+        """Connections that no side has closed."""
+        return len(self._handlers)
 
     def script(self, path: str, *replies: Reply) -> None:
         """Answer requests for ``path`` with these replies in order; the last one stays."""
@@ -119,7 +129,7 @@ async def _answer(
     watching = asyncio.create_task(reader.read(1))
     try:
         await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not sending.done():
+        if not sending.done() or sending.exception():  # what is still sent may notice first
             request.disconnected.set()
         return sending.done() and not sending.exception() and reply.ending == "end"
     finally:
@@ -129,10 +139,15 @@ async def _answer(
 
 
 async def _send(reply: Reply, writer: asyncio.StreamWriter) -> None:
+    if reply.late_seconds:
+        await (asyncio.sleep(reply.late_seconds) if math.isfinite(reply.late_seconds) else asyncio.Event().wait())
     headers = {"transfer-encoding": "chunked", **reply.headers}
     lines = [f"HTTP/1.1 {reply.status} Said so", *(f"{name}: {value}" for name, value in headers.items())]
-    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+    if reply.parts or reply.ending != "reset":
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
     for part in reply.parts:
+        if part == b"":  # as a chunk it would be the end of the answer
+            continue
         if isinstance(part, bytes):
             writer.write(b"%x\r\n%b\r\n" % (len(part), part))
             await writer.drain()
@@ -143,3 +158,6 @@ async def _send(reply: Reply, writer: asyncio.StreamWriter) -> None:
     if reply.ending == "end":
         writer.write(b"0\r\n\r\n")
     await writer.drain()
+    if reply.ending == "reset":
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()

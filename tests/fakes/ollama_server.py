@@ -58,5 +58,5 @@ class OllamaServer(FakeServer):
             case "/api/version":
                 return json_reply({"version": "0.33.2"})
             case "/api/embed":
-                return json_reply({"embeddings": [[1.0, 0.5] for _ in request.json()["input"]]})
+                return json_reply({"embeddings": [[1.0, 0.5] for _ in request.json()["input"]], "prompt_eval_count": 6})
         return json_reply({"error": f"no route {request.path}"}, status=404)

@@ -47,5 +47,5 @@ class OpenAIServer(FakeServer):
             return json_reply({"object": "list", "data": [{"id": "tiny", "object": "model"}]})
         if request.path == "/v1/embeddings":
             rows = [{"index": n, "embedding": [float(n), 0.5]} for n in range(len(request.json()["input"]))]
-            return json_reply({"data": rows[::-1]})
+            return json_reply({"data": rows[::-1], "usage": {"prompt_tokens": 2 * len(rows)}})
         return super().default_reply(request)

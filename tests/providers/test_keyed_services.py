@@ -14,17 +14,24 @@ from ai_lab.errors import (
     ApiKeyNotFound,
     ApiKeyUnusable,
     ModelNotFound,
-    UnsupportedFeature,
     VaultSealed,
 )
 from ai_lab.providers import ChatRequest, Message, Providers
+from ai_lab.providers.catalog import ADAPTERS
+from ai_lab.providers.known_services import known_services
 from ai_lab.settings import Settings
-from tests.fakes.http_server import Reply, json_reply
+from tests.fakes.anthropic_server import AnthropicServer
+from tests.fakes.azure_server import AzureServer
+from tests.fakes.cohere_server import CohereServer
+from tests.fakes.google_server import GoogleServer
+from tests.fakes.http_server import FakeServer, Reply, json_reply
 from tests.fakes.ollama_server import OllamaServer
 from tests.fakes.openai_server import CHAT, OpenAIServer
 from tests.providers.vault_in_memory import KeysInMemory
 
 MODELS = "/v1/models"
+#: Providers that are part of the lab.
+INSIDE = {"echo", "embedded", "embedder"}
 NOWHERE = "http://127.0.0.1:9"
 
 
@@ -57,7 +64,7 @@ async def say(providers: Providers, name: str) -> str:
 
 
 async def listed(providers: Providers) -> list[str]:
-    return [one.full_name for one in await providers.list_models() if one.provider not in {"echo", "embedded"}]
+    return [one.full_name for one in await providers.list_models() if one.provider not in INSIDE]
 
 
 def sent_keys(server: OpenAIServer) -> set[str | None]:
@@ -107,12 +114,46 @@ async def test_known_services_are_there_while_they_have_a_key(
         await providers.resolve(f"{name}/big")
 
 
-@pytest.mark.parametrize("name", ["anthropic", "google", "azure", "cohere"])
-async def test_services_without_an_adapter_say_so(providers: Providers, keys: KeysInMemory, name: str) -> None:
-    keys.add(name, "https://lab.example/v1")
-    with pytest.raises(UnsupportedFeature, match="yet"):
+@pytest.mark.parametrize(
+    ("name", "fake", "key_header"),
+    [
+        ("anthropic", AnthropicServer, "x-api-key: "),
+        ("google", GoogleServer, "x-goog-api-key: "),
+        ("azure", AzureServer, "api-key: "),
+        ("cohere", CohereServer, "authorization: Bearer "),
+    ],
+)
+async def test_services_with_a_format_of_their_own_are_there_while_they_have_a_key(
+    providers: Providers, keys: KeysInMemory, name: str, fake: type[FakeServer], key_header: str
+) -> None:
+    with pytest.raises(ApiKeyNotFound, match=f"./ai-lab keys add {name}"):
         await providers.resolve(f"{name}/big")
-    assert name not in await providers.checks(1)
+    async with fake() as server:
+        secret = keys.add(name, server.origin)
+        assert await say(providers, f"{name}/big") == "Hello, world"
+        header = key_header.partition(":")[0]
+        assert {f"{header}: {request.headers[header]}" for request in server.requests} == {f"{key_header}{secret}"}
+        assert all(secret not in request.path for request in server.requests)
+        assert any(one.startswith(f"{name}/") for one in await listed(providers))
+        del keys.keys[name]
+        with pytest.raises(ApiKeyNotFound, match=f"./ai-lab keys add {name}"):
+            await providers.resolve(f"{name}/big")
+
+
+def test_every_known_service_has_an_adapter() -> None:
+    assert {service.adapter for service in known_services().values()} == {*ADAPTERS, "ollama"}
+
+
+async def test_options_have_the_names_of_the_service(
+    providers: Providers, keys: KeysInMemory, cloud: OpenAIServer
+) -> None:
+    keys.add("openai", cloud.base_url)
+    keys.add("farm", cloud.base_url)
+    for name, field in (("openai", "max_completion_tokens"), ("farm", "max_tokens")):
+        model = await providers.resolve(f"{name}/big")
+        request = ChatRequest("big", [Message("user", "hi")], options={"max_tokens": 9})
+        assert [chunk async for chunk in model.stream(request)]
+        assert cloud.received(CHAT)[-1].json()[field] == 9
 
 
 async def test_a_model_that_is_not_listed_is_asked_for_all_the_same(
@@ -249,3 +290,62 @@ async def test_a_key_that_goes_while_its_service_answers_ends_the_answer(
     await asyncio.wait_for(request.disconnected.wait(), timeout=5)
     await asyncio.wait({asking}, timeout=5)
     assert asking.exception() is not None
+
+
+# -- lists of models, renewed in the background ----------------------------------------------------------------------
+
+
+@pytest.fixture
+async def renewing(tmp_path: Path, keys: KeysInMemory, cloud: OpenAIServer) -> AsyncIterator[Providers]:
+    servers: Any = {name: f"{cloud.origin}/{name}/v1" for name in ("own", "unused")}
+    settings = Settings(
+        data_dir=tmp_path, models_dir=tmp_path, ollama_host=NOWHERE, servers=servers, allowed_addresses="127.0.0.1"
+    )
+    made = Providers(settings, secrets=keys, renew_seconds=0.05)
+    yield made
+    await made.close()
+
+
+async def asked(server: OpenAIServer, path: str, times: int) -> None:
+    async with asyncio.timeout(5):
+        while len(server.received(path)) < times:
+            await server.next_request()
+
+
+async def test_lists_in_use_are_renewed_and_the_last_one_is_kept_where_that_fails(
+    renewing: Providers, keys: KeysInMemory, cloud: OpenAIServer
+) -> None:
+    own = "/own/v1/models"
+    cloud.script(own, json_reply({"data": [{"id": "a"}]}), json_reply({"data": [{"id": "b"}]}))
+    keys.add("farm", cloud.base_url)
+    await renewing.resolve("own/a")
+    await renewing.resolve("farm/big")
+    cloud.script(MODELS, json_reply({"error": "down"}, 503))
+
+    await asked(cloud, own, 3)
+    await asked(cloud, MODELS, 3)
+    assert cloud.received("/unused/v1/models") == []
+
+    found = {one.full_name: one.stale for one in await renewing.list_models() if one.provider in {"own", "farm"}}
+    assert found == {"own/b": False, "farm/big": True, "farm/tiny": True}
+    assert {request.method for request in cloud.requests} == {"GET"}
+
+    del keys.keys["farm"]
+    await renewing.list_models()
+    asked_before = len(cloud.received(MODELS))
+    await asked(cloud, own, len(cloud.received(own)) + 3)
+    assert len(cloud.received(MODELS)) == asked_before
+
+
+async def test_nothing_is_asked_before_anything_is_used_or_after_the_end(
+    renewing: Providers, keys: KeysInMemory, cloud: OpenAIServer
+) -> None:
+    keys.add("farm", cloud.base_url)
+    await asyncio.sleep(0.15)
+    assert cloud.requests == []
+    await renewing.resolve("farm/big")
+    await asked(cloud, MODELS, 2)
+    await renewing.close()
+    asked_before = len(keys.asked)
+    await asyncio.sleep(0.15)
+    assert len(keys.asked) == asked_before

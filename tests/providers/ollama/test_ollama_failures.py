@@ -21,7 +21,7 @@ from ai_lab.errors import (
     UnsupportedFeature,
 )
 from ai_lab.providers.ollama import Ollama
-from ai_lab.providers.types import ChatRequest
+from ai_lab.providers.types import ChatRequest, Embeddings, Usage
 from tests.fakes.http_server import Reply, json_reply
 from tests.fakes.ollama_server import CHAT, OllamaServer, last, line, piece, stream_reply
 from tests.providers.ollama.asking import ASKED, failure, opened
@@ -180,7 +180,7 @@ async def test_answers_of_another_server_are_a_typed_error(server: OllamaServer,
 
 
 async def test_embeddings_are_asked_whole_and_with_the_context_of_chats(server: OllamaServer, provider: Ollama) -> None:
-    assert await provider.embed("tiny", ["a", "b"]) == [[1.0, 0.5], [1.0, 0.5]]
+    assert await provider.embed("tiny", ["a", "b"]) == Embeddings([[1.0, 0.5], [1.0, 0.5]], Usage(prompt_tokens=6))
 
     [request] = server.received("/api/embed")
     assert request.json() == {

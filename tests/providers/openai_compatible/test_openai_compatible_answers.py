@@ -14,6 +14,7 @@ from ai_lab.errors import (
     StreamBroken,
 )
 from ai_lab.providers.openai_compatible import OpenAICompatible
+from ai_lab.providers.openai_options import EXTENDED
 from ai_lab.providers.types import ChatRequest, Chunk, Message, Provider, Usage
 from tests.fakes.http_server import Reply, json_reply
 from tests.fakes.openai_server import CHAT, DONE, OpenAIServer, delta, event, stream_reply, text_reply
@@ -98,7 +99,7 @@ async def test_request_has_the_shape_of_the_api(server: OpenAIServer, provider: 
 
 async def test_extended_options_are_sent_to_a_server_that_knows_them(server: OpenAIServer) -> None:
     options = {"top_k": 4, "min_p": 0.1, "repeat_penalty": 1.2}
-    async with opened(server.base_url, extended_options=True) as provider:
+    async with opened(server.base_url, dialect=EXTENDED) as provider:
         chunks = await collect(provider, ChatRequest("tiny", [Message("user", "hi")], options=options))
 
     sent = server.received(CHAT)[0]

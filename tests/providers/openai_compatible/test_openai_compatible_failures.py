@@ -10,11 +10,13 @@ import pytest
 
 from ai_lab import clock
 from ai_lab.errors import (
+    ContentFiltered,
     ContextOverflow,
     LabError,
     ModelNotFound,
     ProviderAuthFailed,
     ProviderError,
+    ProviderQuotaExceeded,
     ProviderRateLimited,
     ProviderRefused,
     ProviderTimeout,
@@ -22,6 +24,7 @@ from ai_lab.errors import (
     UnsupportedFeature,
 )
 from ai_lab.providers.openai_compatible import OpenAICompatible
+from ai_lab.providers.types import Embeddings, Usage
 from tests.fakes.http_server import Reply, json_reply
 from tests.fakes.openai_server import CHAT, OpenAIServer
 from tests.providers.openai_compatible.asking import KEY, failure, opened
@@ -65,15 +68,55 @@ async def test_rate_limit_tells_how_long_to_wait_in_seconds_and_as_a_date(
         json_reply(said, 429, retry_after="7"),
         json_reply(said, 429, retry_after=date),
         json_reply(said, 429, retry_after="soon"),
-        json_reply(said, 402),
+        json_reply({"error": {"message": "Limit reached. Please try again in 1m2.5s."}}, 429),
+        json_reply({"statusCode": 429, "message": "Rate limit is exceeded. Try again in 12 seconds."}, 429),
+        json_reply({"error": {"message": "Try again in 250ms"}}, 429),
     )
 
-    waits = [await failure(provider) for _ in range(4)]
+    waits = [await failure(provider) for _ in range(6)]
 
     assert all(type(error) is ProviderRateLimited for error in waits)
-    assert waits[0].retry_after_seconds == 7
-    assert 80 < (waits[1].retry_after_seconds or 0) <= 90
-    assert [error.retry_after_seconds for error in waits[2:]] == [None, None]
+    assert 80 < (waits.pop(1).retry_after_seconds or 0) <= 90
+    assert [error.retry_after_seconds for error in waits] == [7, None, 62.5, 12, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (402, {"error": {"message": "Insufficient credits.", "code": 402}}),
+        (429, {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}),
+        (429, {"error": "You exceeded your current quota, please check your plan and billing details."}),
+        (429, {"message": "You are using a Trial key, which is limited to 1000 API calls / month."}),
+        (400, {"error": {"type": "invalid_request_error", "message": "Your credit balance is too low."}}),
+        (403, {"error": {"message": "Key limit exceeded (monthly limit).", "code": 403}}),
+    ],
+)
+async def test_an_account_that_is_used_up_is_no_rate_limit(
+    server: OpenAIServer, provider: OpenAICompatible, status: int, body: dict[str, Any]
+) -> None:
+    server.script(CHAT, json_reply(body, status))
+
+    assert type(await failure(provider)) is ProviderQuotaExceeded
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"code": "content_policy_violation", "message": "Your request was rejected."}),
+        (400, {"code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}}),
+        (
+            400,
+            {"code": None, "message": "Invalid prompt: your prompt was flagged as potentially violating our policy."},
+        ),
+        (403, {"code": 403, "message": "No.", "metadata": {"reasons": ["violence"], "flagged_input": "…"}}),
+    ],
+)
+async def test_a_content_filter_is_known_in_its_many_forms(
+    server: OpenAIServer, provider: OpenAICompatible, status: int, error: dict[str, Any]
+) -> None:
+    server.script(CHAT, json_reply({"error": error}, status))
+
+    assert type(await failure(provider)) is ContentFiltered
 
 
 @pytest.mark.parametrize(
@@ -107,6 +150,11 @@ async def test_context_overflow_is_known_in_its_many_forms(
         (400, "This model does not support tools", UnsupportedFeature),
         (404, "The model `tiny` does not exist", ModelNotFound),
         (404, "Not Found", ProviderError),
+        (400, "tiny is not a valid model ID", ModelNotFound),
+        (404, '{"error": {"code": 404, "message": "No endpoints found for org/tiny."}}', ModelNotFound),
+        (404, '{"error": {"code": 404, "message": "No endpoints found that support tool use."}}', UnsupportedFeature),
+        (400, '{"error": {"code": "model_not_supported", "message": "No provider has it."}}', ModelNotFound),
+        (521, "", ProviderUnavailable),
         (408, "", ProviderTimeout),
         (500, "boom", ProviderError),
         (502, "<html>bad gateway</html>", ProviderUnavailable),
@@ -222,7 +270,7 @@ async def test_context_is_asked_once_and_a_configured_one_not_at_all(server: Ope
 
 
 async def test_embeddings_come_in_the_order_of_their_texts(server: OpenAIServer, provider: OpenAICompatible) -> None:
-    assert await provider.embed("tiny", ["a", "b"]) == [[0.0, 0.5], [1.0, 0.5]]
+    assert await provider.embed("tiny", ["a", "b"]) == Embeddings([[0.0, 0.5], [1.0, 0.5]], Usage(prompt_tokens=4))
 
     server.script("/v1/embeddings", json_reply({"error": {"message": "no such route"}}, 404), json_reply({"data": []}))
     with pytest.raises(UnsupportedFeature):

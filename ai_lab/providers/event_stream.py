@@ -1,0 +1,145 @@
+"""Server-sent events of a chat answer, read into chunks: what every wire format but its own words has in common."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import httpx
+
+from ai_lab.errors import ProviderError, StreamBroken
+from ai_lab.providers.http_client import parse_object, read_body, read_lines
+from ai_lab.providers.http_errors import ServiceErrors
+from ai_lab.providers.http_service import JSON_LIMIT_BYTES, Exchange, drain
+from ai_lab.providers.types import Chunk, FinishReason, Usage
+
+#: No service counts more in one answer; the rest is nonsense that no column holds.
+_MOST_TOKENS = 2**31 - 1
+
+
+class EventReader(ABC):
+    """Read one answer. Every known service puts an event on one ``data:`` line, so a line is read when it is there.
+
+    Args:
+        name: the provider's name, for error texts.
+        model: the model that answers, for error texts.
+        errors: words what the service reports.
+        warnings: what the last chunk says of the request.
+    """
+
+    def __init__(self, name: str, model: str, errors: ServiceErrors, warnings: tuple[str, ...] = ()) -> None:
+        #: Nothing of the answer follows any more.
+        self.done = False
+        #: Set as soon as the service has said how the answer ended: from then on it is whole.
+        self.finish_reason: FinishReason | None = None
+        self._name = name
+        self._model = model
+        self._errors = errors
+        self._warnings = warnings
+
+    def read(self, lines: list[bytes]) -> Iterator[Chunk]:
+        """Yield the chunks in ``lines``; comments, other fields and blank lines hold none.
+
+        Raises:
+            LabError: the service reports an error, or sends what is no answer.
+        """
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            payload = line[5:].strip()
+            if payload == b"[DONE]":
+                self.done = True
+            elif payload and (chunk := self.read_event(payload)):
+                yield chunk
+            if self.done:
+                return
+
+    def read_event(self, payload: bytes) -> Chunk | None:
+        """Return the chunk in one event, or None where it only holds bookkeeping."""
+        try:
+            event = parse_object(payload)
+        except ValueError:
+            raise StreamBroken(f"{self._name} sent an event that is not valid JSON.") from None
+        try:
+            return self._chunk(event)
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise StreamBroken(f"{self._name} sent an event that is not in the shape of its API.") from None
+
+    def last_chunk(self) -> Chunk:
+        """Return the chunk that ends the answer.
+
+        Raises:
+            StreamBroken: the service never said that it had finished.
+        """
+        if self.finish_reason is None:
+            raise StreamBroken(f"The answer of {self._name} ended in the middle, without saying why.")
+        usage = self._usage()
+        return Chunk(
+            finish_reason=self.finish_reason,
+            usage=usage if usage != Usage() else None,
+            warnings=self._warnings,
+        )
+
+    @abstractmethod
+    def _chunk(self, event: dict[str, Any]) -> Chunk | None:
+        """Return the chunk in an event; whatever it trips over on the way counts as a wrong shape."""
+
+    @abstractmethod
+    def _usage(self) -> Usage:
+        """Return the tokens as far as they were told."""
+
+
+async def stream_answer(name: str, exchange: Exchange, answer: EventReader) -> AsyncGenerator[Chunk, None]:
+    """Yield the answer of a service as it arrives, its end in the last chunk.
+
+    Args:
+        name: the provider's name, for error texts.
+        exchange: the service's answer, its body unread.
+        answer: reads its events; an answer that does not stream is given to it as one event.
+
+    Raises:
+        LabError: the service reports an error, or its answer ends in the middle.
+    """
+    response = exchange.response
+    kind = response.headers.get("content-type", "")
+    try:
+        if kind.startswith("text/html"):
+            raise ProviderError(f"{name} answered with a web page. Check its address.")
+        if kind.startswith("application/json"):
+            if chunk := answer.read_event(await read_body(response, JSON_LIMIT_BYTES)):
+                yield chunk
+        else:
+            async with contextlib.aclosing(read_lines(response)) as blocks:
+                async for lines in blocks:
+                    for chunk in answer.read(lines):
+                        yield chunk
+                    if answer.done:
+                        await drain(blocks)
+                        break
+    except httpx.HTTPError as error:
+        # Once the service has said that it finished, the answer is whole.
+        if answer.finish_reason is None:
+            raise exchange.errors.from_httpx(error, streaming=True) from error
+    yield answer.last_chunk()
+
+
+def text_of(value: Any) -> str:
+    """Return a text of an event, "" where there is none.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def count_of(value: Any) -> int | None:
+    """Return a number of tokens, None where ``value`` is none; some services write whole numbers as 3.0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= _MOST_TOKENS and value == value // 1 else None
