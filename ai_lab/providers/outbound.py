@@ -184,9 +184,20 @@ class Outbound:
         name. Proxies of the environment are used for other machines; they are trusted, and the address behind them is
         vetted as far as its name is known here.
         """
-        from ai_lab.providers.outbound_transport import VettedTransport  # noqa: PLC0415 - loads httpx
+        from ai_lab.providers.outbound_transport import VettedRoute, VettedTransport  # noqa: PLC0415 - loads httpx
 
-        return VettedTransport(self, url, is_local=is_local)
+        return VettedTransport(VettedRoute(self, url, is_local=is_local))
+
+    def stream_transport(self, url: str, *, is_local: bool = False) -> httpx.AsyncBaseTransport:
+        """Return the same for a service that sends long answers piece by piece."""
+        from ai_lab.providers.outbound_transport import VettedRoute, VettedTransport  # noqa: PLC0415 - loads httpx
+
+        route = VettedRoute(self, url, is_local=is_local)
+        if route.proxy:
+            return VettedTransport(route)
+        from ai_lab.providers.stream_transport import StreamTransport  # noqa: PLC0415 - loads aiohttp
+
+        return StreamTransport(route)
 
     def _is_named(self, host: str) -> bool:
         return _bare(host) in self._names

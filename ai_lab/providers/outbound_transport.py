@@ -16,7 +16,7 @@ from ai_lab.providers.http_client import KEEPALIVE_SECONDS
 from ai_lab.providers.outbound import Outbound, Place, is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 #: Vetted once, an address stays right: only a server that moves is found late.
 _KEPT_SECONDS = 60.0
@@ -25,45 +25,47 @@ _MOST_TRIED = 4
 _PORTS = {"http": 80, "https": 443}
 
 
-class VettedTransport(httpx.AsyncHTTPTransport):
-    """Resolves a host itself and connects to an address that was vetted, so that no later answer can change it.
+class VettedRoute:
+    """Where requests to one origin may go: its addresses, vetted once a minute.
 
-    It serves one origin. That a request for another one fails is no rule of its own; it is what keeps a key at home
-    should anything above it err.
+    Attributes:
+        place: the origin.
+        proxy: of the environment, that makes the connections; None: they are made here.
     """
 
     def __init__(self, outbound: Outbound, url: str, *, is_local: bool) -> None:
+        self.place = _place(httpx.URL(url))
+        self.proxy = _proxy(self.place)
         self._outbound = outbound
-        self._place = _place(httpx.URL(url))
         self._is_local = is_local
         self._vetted: Sequence[str] = ()
         self._vetted_at = float("-inf")
-        self._proxy = _proxy(self._place)
-        # For plain http the certificates are not loaded: that takes 20 ms.
-        is_plain = self._place.scheme == "http" and not (self._proxy or "").startswith("https:")
-        try:
-            super().__init__(
-                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True,
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
-                proxy=self._proxy,
-            )
-        except (ImportError, ValueError, httpx.InvalidURL):
-            raise InvalidSettings(
-                "The proxy that the environment names cannot be used. Name an http:// or https:// proxy in HTTP_PROXY "
-                "and HTTPS_PROXY, or list the host in NO_PROXY."
-            ) from None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request. Raises ``AddressRefused`` where it may not go."""
-        if _place(request.url) != self._place:
+    async def addresses(self, request: httpx.Request) -> Sequence[str]:
+        """Return the addresses for a request, the one that worked last first. Raises ``AddressRefused``."""
+        if _place(request.url) != self.place:
             raise AddressRefused("A connection to one server was asked to serve another. Nothing was sent.")
-        addresses = await self._addresses(request)
-        if self._proxy:
-            return await super().handle_async_request(request)
+        if time.monotonic() - self._vetted_at < _KEPT_SECONDS:
+            return self._vetted
+        try:
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
+                self._vetted = await self._outbound.addresses(self.place, is_local=self._is_local)
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout("the name was not resolved in time") from error
+        except OSError as error:
+            if not self.proxy:  # a proxy may know names that are unknown here
+                raise httpx.ConnectError("the name cannot be resolved") from error
+            self._vetted = ()
+        self._vetted_at = time.monotonic()
+        return self._vetted
+
+    async def send(self, request: httpx.Request, send: Callable[[str], Awaitable[httpx.Response]]) -> httpx.Response:
+        """Send a request to the first of its addresses that takes a connection."""
         failure: httpx.TransportError | None = None
+        addresses = await self.addresses(request)
         for address in addresses[:_MOST_TRIED]:
             try:
-                response = await super().handle_async_request(_directed(request, self._place.host, address))
+                response = await send(address)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 failure = failure or error
             else:
@@ -73,20 +75,38 @@ class VettedTransport(httpx.AsyncHTTPTransport):
         self._vetted_at = float("-inf")
         raise failure or httpx.ConnectError("no address")
 
-    async def _addresses(self, request: httpx.Request) -> Sequence[str]:
-        if time.monotonic() - self._vetted_at < _KEPT_SECONDS:
-            return self._vetted
+
+class VettedTransport(httpx.AsyncHTTPTransport):
+    """Resolves a host itself and connects to an address that was vetted, so that no later answer can change it.
+
+    It serves one origin. That a request for another one fails is no rule of its own; it is what keeps a key at home
+    should anything above it err.
+    """
+
+    def __init__(self, route: VettedRoute) -> None:
+        self._route = route
+        # For plain http the certificates are not loaded: that takes 20 ms.
+        is_plain = route.place.scheme == "http" and not (route.proxy or "").startswith("https:")
         try:
-            async with asyncio.timeout(request.extensions.get("timeout", {}).get("connect")):
-                self._vetted = await self._outbound.addresses(self._place, is_local=self._is_local)
-        except TimeoutError as error:
-            raise httpx.ConnectTimeout("the name was not resolved in time") from error
-        except OSError as error:
-            if not self._proxy:  # a proxy may know names that are unknown here
-                raise httpx.ConnectError("the name cannot be resolved") from error
-            self._vetted = ()
-        self._vetted_at = time.monotonic()
-        return self._vetted
+            super().__init__(
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True,
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
+                proxy=route.proxy,
+            )
+        except (ImportError, ValueError, httpx.InvalidURL):
+            raise InvalidSettings(
+                "The proxy that the environment names cannot be used. Name an http:// or https:// proxy in HTTP_PROXY "
+                "and HTTPS_PROXY, or list the host in NO_PROXY."
+            ) from None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request. Raises ``AddressRefused`` where it may not go."""
+        send = super().handle_async_request
+        if self._route.proxy:
+            await self._route.addresses(request)
+            return await send(request)
+        host = self._route.place.host
+        return await self._route.send(request, lambda address: send(_directed(request, host, address)))
 
 
 def _directed(request: httpx.Request, host: str, address: str) -> httpx.Request:
