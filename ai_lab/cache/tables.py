@@ -17,6 +17,8 @@ cached_answers = Table(
     Column("model", String(255), nullable=False),
     #: The last user turn and its vector (float32, normalised); null unless the semantic cache was on or in shadow mode.
     Column("question", Text),
+    #: SHA-256 of the question's form (``gate.form``): only questions of the same form are compared by their vectors.
+    Column("form", String(64)),
     Column("embedder", String(64)),
     Column("embedding", LargeBinary),
     #: ``schemas.StoredAnswer`` as JSON.
@@ -27,8 +29,9 @@ cached_answers = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("last_hit_at", UtcDateTime),
-    Index("ix_cached_answers_scope", "scope"),
-    Index("ix_cached_answers_expires_at", "expires_at"),
+    Index("ix_cached_answers_scope", "scope", "form"),
+    #: With the size, so that the sum of all sizes is read from the index alone.
+    Index("ix_cached_answers_expires_at", "expires_at", "size_bytes"),
 )
 
 #: Counts since the lab began, by name.
