@@ -32,6 +32,8 @@ model_charges = Table(
     Column("price_source", String(64)),
     Column("price_version", String(64)),
     Column("cost_nanousd", BigInteger),
+    #: What an answer that was cut may cost, by the text that came; counts for budgets alone.
+    Column("estimated_nanousd", BigInteger),
     Column("total_ms", Float(53), nullable=False),
     Column("energy_joules", Float(53)),
     Column("electricity_nanousd", BigInteger),
@@ -58,6 +60,7 @@ cost_days = Table(
     Column("completion_tokens", BigInteger, nullable=False),
     Column("reasoning_tokens", BigInteger, nullable=False),
     Column("cost_nanousd", BigInteger, nullable=False),
+    Column("estimated_nanousd", BigInteger, nullable=False),
     Column("energy_joules", Float(53), nullable=False),
     Column("electricity_nanousd", BigInteger, nullable=False),
 )

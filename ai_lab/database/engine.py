@@ -271,6 +271,7 @@ def _translate(error: DBAPIError) -> LabError | None:
         "readonly",
         "read-only",
         "recovery",
+        "cannot switch to state",  # asyncpg, whose connection was ended just before it was to be used
     )
     if error.connection_invalidated or any(sign in text for sign in unreachable):
         return DatabaseUnavailable(

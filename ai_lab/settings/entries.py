@@ -81,12 +81,15 @@ class ServiceLimits(BaseModel):
 
 
 class PriceEntry(BaseModel):
-    """US dollars per million tokens. What is None costs as ``input``, or for ``reasoning`` as ``output``."""
+    """US dollars per million tokens. What is None costs as ``input``, or for ``reasoning`` as ``output``.
+
+    Where ``output`` is None, only what puts out no tokens (embeddings) has a known cost.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: float = Field(ge=0)
-    output: float = Field(default=0, ge=0)
+    output: float | None = Field(default=None, ge=0)
     cached_input: float | None = Field(default=None, ge=0)
     cache_write: float | None = Field(default=None, ge=0)
     reasoning: float | None = Field(default=None, ge=0)

@@ -6,7 +6,7 @@ import os
 import re
 
 #: Names of the environment that may hold a secret.
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|DATABASE_URL|^AI_LAB_|^PG", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|OTLP_.*HEADERS|DATABASE_URL|^AI_LAB_|^PG", re.IGNORECASE)
 
 
 def forget_environment_secrets() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import DBAPIError, InternalError, StatementError
 
 from ai_lab.database import Database
 from ai_lab.database.setup import prepare_database
@@ -138,3 +138,19 @@ async def test_a_write_that_is_cancelled_holds_no_lock(counter: Database) -> Non
             await db.execute(text("UPDATE counter SET value = value + 1 WHERE value = 0"))
             await db.execute(text("INSERT INTO counter VALUES (0)"))
     assert any(isinstance(error, asyncio.CancelledError) for error in errors)
+
+
+async def test_a_connection_that_ends_at_the_moment_of_its_use_is_no_fault_of_ours(database_url: str) -> None:
+    """The driver of PostgreSQL, asked before it has taken note of the end, speaks of its own state only."""
+    database = Database(make_url(database_url))
+    said = InternalError(
+        "SELECT 1", {}, RuntimeError("cannot switch to state 12; another operation (2) is in progress")
+    )
+
+    async def use() -> None:
+        async with database.reading():
+            raise said
+
+    with pytest.raises(DatabaseUnavailable):
+        await use()
+    await database.close()

@@ -1,0 +1,143 @@
+"""``ai-lab costs`` and ``ai-lab budget``: what they do; the exit codes are those of ``costs_command.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from ai_lab.cli.address import explain, find_address
+from ai_lab.cli.costs_screen import draw_budgets, draw_costs, unknown_note, wide_console
+from ai_lab.cli.door import say
+from ai_lab.cli.figures import plain
+from ai_lab.client import cost_calls as calls
+from ai_lab.client.connection import AsyncConnection
+from ai_lab.clock import now
+from ai_lab.costs.schemas import Budget, BudgetChange, GroupBy, NewBudget, Period
+from ai_lab.errors import InvalidRequest, LabError, ServerUnreachable, Unauthorized
+
+_FINE, _WRONG, _INTERRUPTED = 0, 2, 130
+_TIMEOUT_SECONDS = 60.0
+Work = Callable[[AsyncConnection], Awaitable[None]]
+
+
+def print_costs(group_by: GroupBy, *, days: int, as_json: bool, url: str | None) -> int:
+    """Print what was spent in the last days, today included."""
+    today = now().date()
+
+    async def work(server: AsyncConnection) -> None:
+        summary = await server.send(calls.summary(group_by, today - timedelta(days=days - 1), today))
+        if as_json:
+            sys.stdout.write(summary.model_dump_json(indent=2, by_alias=True) + "\n")
+        elif summary.totals.attempts:
+            wide_console().print(draw_costs(summary))
+            if note := unknown_note(summary.totals):
+                say(note)
+        else:
+            say(f"No model was asked in the last {days} days." if days > 1 else "No model was asked today (UTC).")
+
+    return _ended(work, url)
+
+
+def list_budgets(*, as_json: bool, url: str | None) -> int:
+    """Print all budgets."""
+
+    async def work(server: AsyncConnection) -> None:
+        listed = await server.send(calls.budgets())
+        if as_json:
+            sys.stdout.write(listed.model_dump_json(indent=2) + "\n")
+        elif listed.budgets:
+            wide_console().print(draw_budgets(listed.budgets))
+        else:
+            say("There is no budget yet. Make one: ai-lab budget set NAME --hard USD --per month")
+
+    return _ended(work, url)
+
+
+def set_budget(
+    name: str,
+    *,
+    hard_usd: float | None,
+    soft_usd: float | None,
+    period: Period | None,
+    model: str | None,
+    url: str | None,
+) -> int:
+    """Make a budget, or change what is named of the one that has this name."""
+    service, _, model_name = (model or "").partition("/")
+    given: dict[str, Any] = {
+        **({"hard_usd": hard_usd} if hard_usd is not None else {}),
+        **({"soft_usd": soft_usd} if soft_usd is not None else {}),
+        **({"period": period} if period is not None else {}),
+        **({"service": service or None, "model": model_name or None} if model is not None else {}),
+    }
+
+    async def work(server: AsyncConnection) -> None:
+        found = await _found(server, name)
+        try:
+            if found:
+                made = await server.send(calls.change_budget(found.id, BudgetChange.model_validate(given)))
+            else:
+                made = await server.send(
+                    calls.create_budget(NewBudget.model_validate({"name": name, "period": "month"} | given))
+                )
+        except ValidationError as error:
+            raise InvalidRequest("; ".join(_sentence(one) for one in error.errors(include_input=False))) from None
+        wide_console().print(draw_budgets([made]))
+
+    return _ended(work, url)
+
+
+def remove_budget(name: str, *, url: str | None) -> int:
+    """Remove a budget by name or id."""
+
+    async def work(server: AsyncConnection) -> None:
+        found = await _found(server, name)
+        if found is None:
+            raise InvalidRequest("There is no budget of this name. All of them: ai-lab budget list")
+        await server.send(calls.remove_budget(found.id))
+        print(f"The budget {plain(found.name)} is removed.")  # noqa: T201 - a command speaks to its terminal
+
+    return _ended(work, url)
+
+
+async def _found(server: AsyncConnection, name: str) -> Budget | None:
+    budgets = (await server.send(calls.budgets())).budgets
+    return next((one for one in budgets if name in {one.name, one.id}), None)
+
+
+def _ended(work: Work, url: str | None) -> int:
+    """Run a command on a server and return its exit code; an error is one line with the remedy."""
+    address = find_address(url)
+
+    async def run() -> None:
+        server = AsyncConnection(address.url, _TIMEOUT_SECONDS)
+        try:
+            await work(server)
+        finally:
+            await server.close()
+
+    try:
+        asyncio.run(run())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("Interrupted.")
+        return _INTERRUPTED
+    except (ServerUnreachable, Unauthorized) as error:
+        trouble = explain(address, error)
+        say(f"error: {trouble.what} {trouble.remedy}")
+        return _WRONG
+    except LabError as error:
+        say(f"error: {plain(error.detail)}")
+        return _WRONG
+    return _FINE
+
+
+def _sentence(item: Any) -> str:
+    """Return what is wrong with an option, without what was given."""
+    where = ".".join(map(str, item["loc"]))
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
