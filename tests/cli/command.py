@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.preloaded import run_program
 from tests.server import environment, working_folder
 
 COMMAND = (sys.executable, "-m", "ai_lab.cli")
@@ -16,13 +17,4 @@ def run_command(
     folder: Path, *arguments: str, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run it to its end, with output that is no terminal."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=working_folder(folder),
-        env=environment(folder, settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return run_program([*COMMAND[1:], *arguments], cwd=working_folder(folder), env=environment(folder, settings))

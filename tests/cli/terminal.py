@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -17,13 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.preloaded import start_program
+
 _WAIT_SECONDS = 30.0
 _HOME = "\x1b[H"  # a frame of the live view begins at the upper left corner
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-#: Makes the terminal the child's own, so that Ctrl-C and a new size reach it as signals.
-_TAKE_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
 
 
 class Terminal:
@@ -42,14 +39,13 @@ class Terminal:
         self.resize(columns, lines)
         self.mode_before = termios.tcgetattr(self._slave)
         self._said = b""
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _TAKE_TERMINAL, *command],
+        assert command[0] == sys.executable
+        self.process = start_program(
+            command[1:],
             cwd=cwd,
             env={"TERM": "xterm-256color", **env},
-            stdin=self._slave,
-            stdout=self._slave,
-            stderr=self._slave,
-            start_new_session=True,
+            streams=(self._slave, self._slave, self._slave),
+            takes_terminal=True,
         )
 
     @property

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ai_lab import __version__
+from tests.cli.command import run_command
 from tests.project_copy import ROOT, ProjectCopy
 from tests.server import environment, working_folder
 
@@ -58,25 +59,13 @@ def test_an_installed_package_has_the_same_command() -> None:
     assert project["scripts"] == {"ai-lab": "ai_lab.cli:main"}
 
 
-def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ai_lab.cli", *arguments],
-        cwd=working_folder(tmp_path),
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_version_and_help(tmp_path: Path) -> None:
-    assert run(tmp_path, "--version").stdout == f"ai-lab {__version__}\n"
-    text = run(tmp_path, "--help").stdout
+    assert run_command(tmp_path, "--version").stdout == f"ai-lab {__version__}\n"
+    text = run_command(tmp_path, "--help").stdout
     assert re.search(r"\bstatus\b", text)
     assert re.search(r"\btop\b", text)
     for command in ("status", "top"):
-        assert "--url" in run(tmp_path, command, "--help").stdout
+        assert "--url" in run_command(tmp_path, command, "--help").stdout
 
 
 def test_help_loads_nothing_that_takes_long(tmp_path: Path) -> None:
@@ -92,7 +81,7 @@ def test_help_loads_nothing_that_takes_long(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["status", "--url", "ftp://x"], ["top", "--url", "http://"]])
 def test_an_address_that_is_none_is_said_to_be_none(tmp_path: Path, arguments: list[str]) -> None:
-    result = run(tmp_path, *arguments)
+    result = run_command(tmp_path, *arguments)
     assert (result.returncode, result.stdout) == (2, "")
     assert "is not an http or https address" in result.stderr
     assert "Traceback" not in result.stderr
