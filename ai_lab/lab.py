@@ -5,23 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from ai_lab.agents import Agents
 from ai_lab.benchmarks import Benchmarks
+from ai_lab.cache import AnswerCache
 from ai_lab.chat import Chat, Completions
+from ai_lab.chat.replay import Replays
 from ai_lab.clock import now
 from ai_lab.conversations import Conversations
+from ai_lab.costs import Costs
 from ai_lab.database import Database, database_address, instances
 from ai_lab.database.setup import SetupReport, prepare_database
 from ai_lab.errors import DatabaseUnavailable
+from ai_lab.gateway import Gateway
+from ai_lab.gateway.breakers import Breakers
+from ai_lab.gateway.pipeline import Parts
+from ai_lab.gateway.queues import ServiceQueue
+from ai_lab.gateway.schemas import BreakerState
+from ai_lab.gateway.tracing import load_of
 from ai_lab.logging import SlowOperations
 from ai_lab.providers import Providers
+from ai_lab.providers.embedder import MODEL as EMBEDDER_MODEL
 from ai_lab.settings import Settings
 from ai_lab.telemetry import Health, Instruments, Operations, Telemetry, VaultReading
+from ai_lab.traces import Traces
 from ai_lab.vault import Vault
 
 _RENEW_SECONDS = 15.0
@@ -39,6 +50,13 @@ class Lab:
     setup: SetupReport
     vault: Vault
     providers: Providers
+    gateway: Gateway
+    breakers: Breakers
+    queue: ServiceQueue
+    cache: AnswerCache
+    costs: Costs
+    traces: Traces
+    replays: Replays
     conversations: Conversations
     agents: Agents
     chat: Chat
@@ -78,6 +96,14 @@ class Lab:
             instruments.vault(lambda: _reading(vault))
             providers = Providers(settings, observe=instruments.inference, secrets=vault)
             closing.push_async_callback(providers.close)
+            breakers = Breakers(
+                database,
+                failures=settings.breaker_failures,
+                open_seconds=settings.breaker_seconds,
+                observe=instruments.gateway.breaker,
+            )
+            closing.push_async_callback(breakers.close)
+            instruments.gateway.breakers(lambda: [(one.provider, one.model, one.state) for one in _held(breakers)])
             closing.push_async_callback(_leave, database, instance_id)
             telemetry = Telemetry(settings, database, operations, instruments, instance_id)
             health = Health(
@@ -89,15 +115,35 @@ class Lab:
                 behind_seconds=telemetry.behind_seconds,
                 interval_seconds=settings.metrics_interval_seconds,
                 vault=lambda: _state(vault),
+                breakers=lambda: [
+                    (f"{one.provider}/{one.model}", one.reason or one.error_code or "failures in a row")
+                    for one in _held(breakers)
+                ],
             )
             closing.push_async_callback(telemetry.close)
             await telemetry.start(health)
-            chat = Chat(conversations, providers, instance_id, instruments.chat_turn)
+            cache = AnswerCache.open(
+                settings,
+                database,
+                embed=lambda texts: _embed(providers, texts),
+                observe=instruments.gateway.cache_lookup,
+            )
+            closing.push_async_callback(cache.close)
+            costs = Costs(settings, database, watts=lambda: _watts(telemetry))
+            closing.push_async_callback(costs.close)
+            traces = Traces(settings, database, host_load=lambda: load_of(telemetry))
+            closing.push_async_callback(traces.close)
+            queue = ServiceQueue(settings, database, observe=instruments.gateway.limited)
+            closing.push_async_callback(queue.close)
+            parts = Parts(breakers=breakers, queue=queue, cache=cache, costs=costs, traces=traces)
+            gateway = Gateway(settings, providers, parts, observe=instruments.gateway)
+            closing.push_async_callback(gateway.close)
+            chat = Chat(conversations, gateway, instance_id, instruments.chat_turn)
             benchmarks = Benchmarks(settings, database, providers, instance_id, observe=instruments.benchmark_run)
             upkeep = asyncio.create_task(_keep_up(database, conversations, benchmarks, instance_id))
             closing.push_async_callback(_end, upkeep)
             closing.push_async_callback(chat.close)
-            completions = Completions()
+            completions = Completions(gateway)
             closing.push_async_callback(completions.close)
             closing.push_async_callback(benchmarks.close)
             yield cls(
@@ -106,6 +152,13 @@ class Lab:
                 setup=setup,
                 vault=vault,
                 providers=providers,
+                gateway=gateway,
+                breakers=breakers,
+                queue=queue,
+                cache=cache,
+                costs=costs,
+                traces=traces,
+                replays=Replays(traces, conversations, gateway),
                 conversations=conversations,
                 agents=Agents(database),
                 chat=chat,
@@ -128,6 +181,23 @@ def _state(vault: Vault) -> tuple[str, str | None, str | None]:
     """Return what health shows of the vault."""
     status = vault.status()
     return status.root_key_source, status.reason, status.remedy
+
+
+def _held(breakers: Breakers) -> list[BreakerState]:
+    """Return the models that are left alone now; one whose wait is over is asked by the next request."""
+    return [state for state in breakers.known() if state.state == "half_open" or state.retry_after_seconds]
+
+
+def _watts(telemetry: Telemetry) -> float | None:
+    """Return what the GPUs draw by the newest sample, None where none is measured."""
+    snapshot = telemetry.latest()
+    measured = [gpu.power_watts for gpu in snapshot.metrics.gpus if gpu.power_watts is not None] if snapshot else []
+    return sum(measured) if measured else None
+
+
+async def _embed(providers: Providers, texts: Sequence[str]) -> list[list[float]]:
+    """Return vectors of questions, for the cache."""
+    return (await providers.get("embedder").embed(EMBEDDER_MODEL, texts)).vectors
 
 
 async def _close_orphans(database: Database, conversations: Conversations, instance_id: str) -> None:

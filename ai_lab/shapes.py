@@ -52,6 +52,8 @@ def _point_in_time(value: Any) -> Any:
             return datetime.fromtimestamp(float(value), UTC)
         except (ValueError, OverflowError, OSError):
             raise ValueError("must be seconds since 1970 or text such as 2026-01-31T12:00:00Z") from None
+    if isinstance(value, str) and value.startswith(("-", "+")):  # pydantic would take them for seconds before 1970
+        raise ValueError("must be seconds since 1970 or text such as 2026-01-31T12:00:00Z")
     return value
 
 

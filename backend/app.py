@@ -36,6 +36,14 @@ _DESCRIPTION = (
     "(RFC 9457), under `/v1` OpenAI's. Every answer carries `x-request-id`; mutations take an `Idempotency-Key`."
 )
 
+#: What web pages of named origins may read besides the body.
+_SHOWN_HEADERS = [
+    "x-request-id",
+    "Retry-After",
+    *(f"RateLimit-{name}" for name in ("Limit", "Remaining", "Reset")),
+    *(f"x-ai-lab-{name}" for name in ("provider", "model", "cache", "cost", "attempts", "trace-id")),
+]
+
 
 def create_app(lab: Lab, doors: Doors | None = None) -> FastAPI:
     """Return the application; it lives as long as the lab that it is given.
@@ -76,7 +84,7 @@ def create_app(lab: Lab, doors: Doors | None = None) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
             allow_private_network=True,  # a page that is named is meant to reach this network
-            expose_headers=["x-request-id", "Retry-After", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"],
+            expose_headers=_SHOWN_HEADERS,
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(MeasuredRequests, instruments=lab.telemetry.instruments)

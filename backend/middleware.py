@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections.abc import Awaitable
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ai_lab.clock import new_id
 from ai_lab.logging import RequestIds, SlowOperations, request_ids
+from ai_lab.traces.context import new_trace_id, parse_traceparent
 from backend.measured import route_template
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
@@ -21,11 +21,6 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 _SMALL_BODIES = ("/api-keys", "/login")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-#: W3C Trace Context: version, trace id, span id, flags; a version after 00 may have more.
-_TRACEPARENT = re.compile(
-    r"(?!ff)(?:00-(?P<id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-    r"|(?!00)[0-9a-f]{2}-(?P<later_id>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)"
-)
 #: Asked every few seconds by other programs.
 _PROBES = {"health", "metrics", "performance"}
 _SERVER_ERRORS = 500
@@ -36,6 +31,7 @@ _LONG_ANSWERS = {
     "POST /benchmark/llm",
     "POST /benchmarks/compare",
     "POST /chat",
+    "POST /traces/{trace_id}/replay",
     "POST /v1/chat/completions",
     "POST /v1/embeddings",
 }
@@ -132,10 +128,10 @@ def _ids_of(scope: Scope) -> RequestIds:
             request_id = request_id or value.decode("latin-1")
         elif name == b"traceparent":
             traceparents.append(value.decode("latin-1"))
-    match = _TRACEPARENT.fullmatch(traceparents[0]) if len(traceparents) == 1 else None
+    parent = parse_traceparent(traceparents[0]) if len(traceparents) == 1 else None
     return RequestIds(
         request_id if _REQUEST_ID.fullmatch(request_id) else new_id(),
-        match["id"] or match["later_id"] if match else os.urandom(16).hex(),
+        parent[0] if parent else new_trace_id(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -13,10 +13,10 @@ _LEFT_OUT = Field(exclude_if=lambda value: value is None)
 class Model(BaseModel):
     """A model that ``POST /v1/chat/completions`` takes."""
 
-    id: str = Field(description="provider/model")
+    id: str = Field(description="provider/model, or an alias")
     object: Literal["model"] = "model"
     created: int = Field(description="When its file changed last, in Unix seconds; 0 where that is not known.")
-    owned_by: str = Field(description="The provider.")
+    owned_by: str = Field(description="The provider; alias: a name for a list of models, of which one answers.")
     stale: bool = Field(description="The provider does not answer now; this is from its last list.")
     context_tokens: int | None = Field(description="Tokens that prompt and answer may have together; null: unknown.")
 
@@ -41,6 +41,9 @@ class AskedCall(BaseModel):
     id: str
     type: Literal["function"] = "function"
     function: AskedFunction
+    extra_content: Annotated[dict[str, Any] | None, _LEFT_OUT] = Field(
+        default=None, description="Of the service, to be sent back with the call: signatures of its thoughts."
+    )
 
 
 class AnswerMessage(BaseModel):
@@ -119,4 +122,4 @@ class EmbeddingList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
-    usage: EmbeddingUsage | None = Field(default=None, description="null: providers do not tell it yet.")
+    usage: EmbeddingUsage | None = Field(default=None, description="null where the model's server does not tell.")

@@ -72,6 +72,7 @@ class ToolCall(_Lenient):
     id: ShortText
     type: Literal["function"] = "function"
     function: CalledFunction
+    extra_content: JsonObject | None = Field(default=None, description="What the service wants back as it was sent.")
 
 
 class PromptMessage(_Lenient):
@@ -154,7 +155,9 @@ class CompletionRequest(ChatOptions):
     """A chat without memory. What is not named here is ignored; the answer's ``warnings`` say so."""
 
     messages: list[PromptMessage] = Field(min_length=1, max_length=_MAX_MESSAGES)
-    model: ShortText | None = Field(default=None, description="provider/model or a bare name. Left out: the default.")
+    model: ShortText | None = Field(
+        default=None, description="provider/model, a bare name, or an alias. Left out: the default."
+    )
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000), WHOLE] | None = Field(
         default=None, description="As max_tokens, which it overrules."
     )
@@ -164,6 +167,12 @@ class CompletionRequest(ChatOptions):
     tools: list[Tool] | None = Field(default=None, max_length=_MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     response_format: ResponseFormat | None = None
+    use_cache: StrictBool | None = Field(
+        default=None, description="AI Lab's own. False: ask the model anew, also where it was asked the same before."
+    )
+    local_only: StrictBool | None = Field(
+        default=None, description="AI Lab's own. True: refuse any model outside this machine."
+    )
 
 
 def _no_tokens(value: Any) -> Any:
@@ -187,4 +196,7 @@ class EmbeddingRequest(_Lenient):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1), WHOLE] | None = Field(
         default=None, description="Not supported: leave it out."
+    )
+    local_only: StrictBool | None = Field(
+        default=None, description="AI Lab's own. True: refuse any model outside this machine."
     )

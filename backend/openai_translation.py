@@ -13,6 +13,8 @@ from typing import Any
 from ai_lab.chat.completions import Completed, Completion
 from ai_lab.clock import new_id
 from ai_lab.errors import InvalidRequest, LabError, ProviderError, UnsupportedFeature
+from ai_lab.gateway import Call
+from ai_lab.gateway.call import begins
 from ai_lab.providers import ChatRequest, Chunk, Message, Usage
 from ai_lab.providers.types import OPTION_NAMES
 from backend.errors import openai_error, problem_of
@@ -22,6 +24,7 @@ from backend.openai_answers import (
     AskedCall,
     ChatCompletion,
     Choice,
+    EmbeddingUsage,
     PromptDetails,
     TokenUsage,
 )
@@ -55,13 +58,17 @@ _MAX_NAMED = 20
 _MAX_NAME_CHARACTERS = 64
 
 
-def chat_request(body: CompletionRequest, model: str) -> ChatRequest:
-    """Return the request for a provider's ``model``. What no provider knows stays in the options, to be named by it.
+def chat_request(body: CompletionRequest) -> ChatRequest:
+    """Return the request, its model still blank. What no provider knows stays in the options, to be named by it.
 
     Raises:
         UnsupportedFeature: it needs what no model here can do.
     """
-    extra = {name: value for name, value in (body.model_extra or {}).items() if not _says_nothing(value)}
+    extra = {
+        name: value
+        for name, value in (body.model_extra or {}).items()
+        if not _says_nothing(value) or (name in _ALWAYS_ON and value is False and body.tools)
+    }
     for name, remedy in _UNSUPPORTED.items():
         if extra.get(name):
             raise UnsupportedFeature(f"{name} is not supported. {remedy}", param=name)
@@ -73,7 +80,7 @@ def chat_request(body: CompletionRequest, model: str) -> ChatRequest:
         )
     response_format = body.response_format
     return ChatRequest(
-        model,
+        "",
         [_message(message, number) for number, message in enumerate(body.messages)],
         _options(body, extra),
         tools=[tool.model_dump(exclude_none=True) for tool in body.tools or []] or None,
@@ -109,7 +116,7 @@ def _message(message: PromptMessage, number: int) -> Message:
         "system" if message.role == "developer" else message.role,
         _content(message, number),
         name=message.name,
-        tool_calls=[call.model_dump() for call in message.tool_calls or []] or None,
+        tool_calls=[call.model_dump(exclude_none=True) for call in message.tool_calls or []] or None,
         tool_call_id=message.tool_call_id,
     )
 
@@ -136,20 +143,20 @@ def _content(message: PromptMessage, number: int) -> str | list[dict[str, Any]]:
     return parts
 
 
-def whole_answer(model: str, answer: Completed) -> ChatCompletion:
+def whole_answer(call: Call, answer: Completed) -> ChatCompletion:
     """Return a whole answer."""
     message = AnswerMessage(
         content=None if answer.tool_calls and not answer.text else answer.text,
         reasoning_content=answer.reasoning or None,
-        tool_calls=[AskedCall.model_validate(call) for call in answer.tool_calls] or None,
+        tool_calls=[AskedCall.model_validate(asked) for asked in answer.tool_calls] or None,
     )
     return ChatCompletion(
         id=_new_completion_id(),
         created=int(time.time()),
-        model=model,
+        model=(call.answered_by or call.route.first).full_name,
         choices=[Choice(message=message, finish_reason=answer.finish_reason)],
         usage=token_usage(answer.usage),
-        warnings=list(answer.warnings) or None,
+        warnings=[*call.warnings, *answer.warnings] or None,
     )
 
 
@@ -167,16 +174,19 @@ def token_usage(usage: Usage | None) -> TokenUsage | None:
     )
 
 
+def embedding_usage(usage: Usage | None) -> EmbeddingUsage | None:
+    """Return what an embedding used, or None where the model's server did not tell."""
+    if usage is None or usage.prompt_tokens is None:
+        return None
+    return EmbeddingUsage(prompt_tokens=usage.prompt_tokens, total_tokens=usage.prompt_tokens)
+
+
 class AnswerEvents:
     """Writes the chunks of one answer as OpenAI's events; all of them have the same id, time and model."""
 
-    def __init__(self, model: str, *, include_usage: bool) -> None:
-        self._head = {
-            "id": _new_completion_id(),
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
+    def __init__(self, completion: Completion, *, include_usage: bool) -> None:
+        self._completion = completion
+        self._head = {"id": _new_completion_id(), "object": "chat.completion.chunk", "created": int(time.time())}
         self._include_usage = include_usage
         self._begun = False
 
@@ -185,6 +195,7 @@ class AnswerEvents:
         written = b""
         if not self._begun:
             self._begun = True
+            self._head["model"] = self._completion.model.full_name  # before, another one may still have to answer
             written += self._choice({"role": "assistant", "content": "" if chunk.text else None})
         delta: dict[str, Any] = {}
         if chunk.reasoning:
@@ -196,8 +207,8 @@ class AnswerEvents:
         if delta:
             written += self._choice(delta)
         if chunk.finish_reason:
-            more = {"warnings": chunk.warnings} if chunk.warnings else {}
-            written += self._choice({}, chunk.finish_reason, **more)
+            warnings = [*self._completion.call.warnings, *chunk.warnings]
+            written += self._choice({}, chunk.finish_reason, **({"warnings": warnings} if warnings else {}))
             if self._include_usage and (usage := token_usage(chunk.usage)):
                 written += self._event(choices=[], usage=usage.model_dump(exclude_none=True))
             written += _DONE
@@ -214,10 +225,10 @@ class AnswerEvents:
 
 async def answer_events(completion: Completion, *, include_usage: bool, request_id: str) -> AsyncIterator[bytes]:
     """Yield an answer as events. A failure is an event with ``error``, and then nothing: no end that looks whole."""
-    events = AnswerEvents(completion.model.full_name, include_usage=include_usage)
+    events = AnswerEvents(completion, include_usage=include_usage)
     try:
-        async for chunk in completion.chunks():
-            if written := events.of(chunk):
+        async for batch in completion.batches():  # what came together is sent in one piece
+            if written := b"".join(events.of(chunk) for chunk in batch if begins(chunk)):
                 yield written
     except LabError as error:
         yield event(json.dumps(openai_error(problem_of(error, request_id))))

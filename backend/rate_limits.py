@@ -18,6 +18,7 @@ from backend import errors
 _PROBES = {"/health", "/health/live", "/health/ready", "/health/detailed"}
 _FILES = ("/docs/assets/", "/login/")
 _MODEL_CALLS = {"/chat", "/v1/chat/completions", "/v1/embeddings", "/benchmark/llm"}
+_REPLAY = re.compile(r"/traces/[^/]+/replay")
 _BENCHMARK = re.compile(r"/benchmarks(?:/compare|/[^/]+/(?:resume|rerun))?")
 _READING = {"GET", "HEAD", "OPTIONS"}
 _METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -76,7 +77,7 @@ class LimitedRequests:
     def _limit_of(self, method: str, path: str) -> tuple[LimitName, str]:
         """Return the limit that counts a request, and what it counts apart."""
         if method not in _READING:
-            if method == "POST" and (path in _MODEL_CALLS or _BENCHMARK.fullmatch(path)):
+            if method == "POST" and (path in _MODEL_CALLS or _BENCHMARK.fullmatch(path) or _REPLAY.fullmatch(path)):
                 return "model_calls", ""
             if path.startswith("/api-keys"):
                 return "keys", ""

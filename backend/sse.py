@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from fastapi import Request
 from starlette.responses import Response
@@ -43,6 +43,8 @@ class EventStream(Response):
     Args:
         events: whole events, as made by ``event``.
         on_leave: called once when the client is gone; it must bring ``events`` to an end.
+        heartbeat_seconds: silence after which a comment is sent.
+        headers: besides those of every stream.
     """
 
     media_type = MEDIA_TYPE
@@ -52,8 +54,10 @@ class EventStream(Response):
         events: AsyncIterator[bytes],
         on_leave: Callable[[], None],
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        *,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers=HEADERS)
+        super().__init__(headers={**HEADERS, **(headers or {})})
         del self.headers["content-length"]
         self._events = events
         self._on_leave = on_leave

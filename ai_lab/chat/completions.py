@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypedDict, Unpack
 
 from ai_lab.errors import (
+    ContextOverflow,
     LabError,
     RequestCancelled,
     ServerStopping,
     StreamBroken,
     UnsupportedFeature,
 )
+from ai_lab.gateway import Call, Gateway, Route, TraceParent
 from ai_lab.providers import ChatRequest, Chunk, ResolvedModel, Usage
 from ai_lab.providers.types import FinishReason
 
@@ -25,6 +26,14 @@ _AHEAD_CHUNKS = 32
 _REMEDY = "Leave it out, or choose a model that can: one of the embedded engine, Ollama or an OpenAI-compatible server."
 
 logger = logging.getLogger(__name__)
+
+
+class CallOptions(TypedDict, total=False):
+    """How a request is to be answered: see ``Gateway.begin``."""
+
+    use_cache: bool
+    local_only: bool
+    trace_parent: TraceParent | None
 
 
 @dataclass
@@ -37,17 +46,18 @@ class Completed:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     warnings: tuple[str, ...] = ()
+    vectors: list[list[float]] = field(default_factory=list)
 
 
 class Completion:
     """One answer in the making, in a task of its own so that it can be ended at any moment. Read it once."""
 
-    def __init__(self, model: ResolvedModel, request: ChatRequest) -> None:
-        self.model = model
-        self._pending: deque[Chunk] = deque()
+    def __init__(self, call: Call, chunks: AsyncGenerator[Chunk, None]) -> None:
+        self.call = call
+        self._pending: list[Chunk] = []
         self._grown = asyncio.Event()
         self._ended_by: LabError | None = None
-        self.task = asyncio.create_task(self._generate(request))
+        self.task = asyncio.create_task(self._generate(chunks))
         self.task.add_done_callback(self._ended)
 
     async def begin(self, within_seconds: float) -> None:
@@ -60,14 +70,22 @@ class Completion:
 
     async def chunks(self) -> AsyncIterator[Chunk]:
         """Yield the pieces as they come; the last has the ``finish_reason``. Raises what went wrong."""
+        async for batch in self.batches():
+            for chunk in batch:
+                yield chunk
+
+    async def batches(self) -> AsyncIterator[list[Chunk]]:
+        """Yield the pieces as they come, those that came together at once. Raises what went wrong."""
         while True:
-            while self._pending:
-                yield self._pending.popleft()
-            if self.task.done():
+            if self._pending:
+                batch, self._pending = self._pending, []
+                yield batch
+            elif self.task.done():
                 self._raise_error()
                 return
-            self._grown.clear()
-            await self._grown.wait()
+            else:
+                self._grown.clear()
+                await self._grown.wait()
 
     async def result(self) -> Completed:
         """Return the whole answer. Raises what went wrong."""
@@ -82,6 +100,8 @@ class Completion:
             if chunk.finish_reason:
                 whole.finish_reason, whole.usage = chunk.finish_reason, chunk.usage
                 whole.warnings = chunk.warnings
+            if chunk.vectors is not None:
+                whole.vectors = chunk.vectors
         whole.text, whole.reasoning = "".join(text), "".join(reasoning)
         whole.tool_calls = [calls[index] for index in sorted(calls)]
         return whole
@@ -92,10 +112,15 @@ class Completion:
             self._ended_by = reason or RequestCancelled("The client left before the answer was complete.")
             self.task.cancel()
 
-    async def _generate(self, request: ChatRequest) -> None:
+    @property
+    def model(self) -> ResolvedModel:
+        """Return the model that answers, or before its first piece the one that is asked first."""
+        return self.call.answered_by or self.call.route.first
+
+    async def _generate(self, chunks: AsyncGenerator[Chunk, None]) -> None:
         finished = False
-        async with aclosing(self.model.stream(request)) as stream:
-            async for chunk in stream:
+        async with aclosing(chunks):
+            async for chunk in chunks:
                 self._pending.append(chunk)
                 self._grown.set()
                 finished = finished or chunk.finish_reason is not None
@@ -123,7 +148,8 @@ class Completion:
 class Completions:
     """Makes stateless answers and ends those that still run when the lab closes."""
 
-    def __init__(self) -> None:
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
         self._running: set[Completion] = set()
         self._stopping = False
 
@@ -132,22 +158,40 @@ class Completions:
         """Return how many answers are in the making."""
         return len(self._running)
 
-    def start(self, model: ResolvedModel, request: ChatRequest) -> Completion:
-        """Begin to answer.
+    def start(self, route: Route, request: ChatRequest, **more: Unpack[CallOptions]) -> Completion:
+        """Begin to answer ``request``, whose model is set to that of the route which is asked.
 
         Raises:
-            UnsupportedFeature: the model's provider cannot do what the request needs.
             ServerStopping: no answer is begun any more.
         """
+
+        async def make_request(model: ResolvedModel, shrink: int) -> ChatRequest:
+            if shrink:
+                raise ContextOverflow(f"The messages are too long for {model.full_name}. Send less.", param="messages")
+            _check_features(model, request)
+            return replace(request, model=model.model)
+
+        return self._started(self._gateway.begin(route, make_request, source="openai", **more))
+
+    def embed(self, route: Route, texts: Sequence[str], **more: Unpack[CallOptions]) -> Completion:
+        """Begin to make vectors of ``texts``; they are in the result.
+
+        Of an alias, only models of the same name take part, at other services: vectors of two models do not compare.
+
+        Raises:
+            ServerStopping: none are begun any more.
+        """
+
+        async def make_request(model: ResolvedModel, _shrink: int) -> ChatRequest:
+            return ChatRequest(model.model, ())
+
+        same = replace(route, models=tuple(model for model in route.models if model.model == route.first.model))
+        return self._started(self._gateway.begin(same, make_request, source="openai", texts=texts, **more))
+
+    def _started(self, call: Call) -> Completion:
         if self._stopping:
             raise _stopping()
-        if request.tools and not model.provider.supports_tools:
-            raise UnsupportedFeature(f"{model.full_name} cannot call tools. {_REMEDY}", param="tools")
-        if request.response_format is not None and not model.provider.supports_response_format:
-            raise UnsupportedFeature(
-                f"{model.full_name} cannot be held to a response_format. {_REMEDY}", param="response_format"
-            )
-        completion = Completion(model, request)
+        completion = Completion(call, self._gateway.stream(call))
         self._running.add(completion)
         completion.task.add_done_callback(lambda _: self._running.discard(completion))
         return completion
@@ -161,6 +205,16 @@ class Completions:
             await asyncio.wait({completion.task for completion in self._running}, timeout=_STOP_SECONDS)
 
 
+def _check_features(model: ResolvedModel, request: ChatRequest) -> None:
+    """Refuse what the model's provider cannot do."""
+    if request.tools and not model.provider.supports_tools:
+        raise UnsupportedFeature(f"{model.full_name} cannot call tools. {_REMEDY}", param="tools")
+    if request.response_format is not None and not model.provider.supports_response_format:
+        raise UnsupportedFeature(
+            f"{model.full_name} cannot be held to a response_format. {_REMEDY}", param="response_format"
+        )
+
+
 def _stopping() -> ServerStopping:
     return ServerStopping("The server is stopping. Ask again in a moment.", retry_after_seconds=5)
 
@@ -172,5 +226,7 @@ def _add_to_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None
     )
     function = part.get("function") or {}
     call["id"] = part.get("id") or call["id"]
+    if extra := part.get("extra_content"):
+        call["extra_content"] = extra
     call["function"]["name"] += function.get("name") or ""
     call["function"]["arguments"] += function.get("arguments") or ""

@@ -42,12 +42,12 @@ class NewTurn(BaseModel):
 
     message: Annotated[Text, StringConstraints(min_length=1)]
     session_id: SessionId | None = Field(default=None, description="Left out: a new conversation is started.")
-    model: ShortText | None = Field(default=None, description="provider/model or a bare model name.")
+    model: ShortText | None = Field(default=None, description="provider/model, a bare model name, or an alias.")
     system: Text | None = Field(default=None, description="System message; kept in the conversation.")
     options: ChatOptions = Field(default_factory=ChatOptions)
     stream: StrictBool = False
     use_cache: StrictBool = Field(
-        default=True, description="Accepted; this version has no cache and always asks the model."
+        default=True, description="False: ask the model anew, also where the same question was answered before."
     )
     local_only: StrictBool = Field(
         default=False, description="True: refuse any model outside this machine, now and later."
@@ -61,6 +61,18 @@ class ContextReport(BaseModel):
     trimmed_messages: int = Field(description="Oldest messages that were left out because they did not fit.")
 
 
+class CacheReport(BaseModel):
+    """Where an answer comes from that was not made anew."""
+
+    kind: Literal["hit", "semantic", "joined"] = Field(
+        description="hit: the same request was answered before; semantic: one that says the same was; joined: the same "
+        "request was being answered, and both got that answer."
+    )
+    key: str | None = Field(default=None, description="The stored answer's cache key; DELETE /cache/{key} evicts it.")
+    similarity: float | None = Field(default=None, description="Of the two questions (cosine); semantic only.")
+    original_question: str | None = Field(default=None, description="The question it was the answer to; semantic only.")
+
+
 class Answer(BaseModel):
     """A finished turn."""
 
@@ -71,8 +83,13 @@ class Answer(BaseModel):
     model: str
     provider: str
     cached: bool = False
+    cache: CacheReport | None = Field(default=None, description="Where a cached answer comes from.")
     usage: dict[str, Any] | None = None
-    cost: float | None = Field(default=None, description="In US dollars; null where it is not known.")
+    cost: float | None = Field(
+        default=None, description="Of all attempts together, in US dollars; null where it is not known."
+    )
+    attempts: int = Field(default=0, description="Times a model was asked for it; 0 where it was cached.")
+    trace_id: str | None = Field(default=None, description="GET /traces/{trace_id} tells how it came about.")
     timings: dict[str, Any] | None = Field(default=None, description="Milliseconds.")
     thought_process: str | None = None
     finish_reason: str | None = None

@@ -6,13 +6,17 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from ai_lab.chat.schemas import Answer, ContextReport, Delta
+from ai_lab.chat.prompt import TurnPrompt
+from ai_lab.chat.report import columns, of_call
+from ai_lab.chat.schemas import Answer, Delta
 from ai_lab.clock import monotonic_ms
 from ai_lab.conversations import Conversations, Message
 from ai_lab.errors import ConversationNotFound, DatabaseUnavailable, LabError, ServerStopping, StreamBroken
+from ai_lab.gateway import Call
 from ai_lab.providers import Chunk
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -29,8 +33,9 @@ class Turn:
 
     Args:
         message: the open answer's row.
-        chunks: makes the provider's stream; its beginning may still choose what of the history fits.
-        context: filled in by ``chunks`` before the first piece.
+        call: what is asked, and of whom.
+        prompt: makes the requests of the call.
+        chunks: the call's stream, not begun.
         observe: is told how the answer ended (its status) and after how many seconds.
     """
 
@@ -38,14 +43,16 @@ class Turn:
         self,
         conversations: Conversations,
         message: Message,
-        chunks: Callable[[Turn], AsyncGenerator[Chunk, None]],
-        warnings: list[str],
+        call: Call,
+        prompt: TurnPrompt,
+        chunks: AsyncGenerator[Chunk, None],
+        *,
         observe: Callable[[str, float], None] | None = None,
     ) -> None:
         self._observe = observe
         self.message = message
-        self.context: ContextReport | None = None
-        self.warnings = warnings
+        self.call = call
+        self._prompt = prompt
         self._conversations = conversations
         self._chunks = chunks
         self._text: list[str] = []
@@ -97,6 +104,12 @@ class Turn:
         """Return the whole answer once it is saved. Raises what went wrong."""
         return await asyncio.shield(self._outcome)
 
+    async def begin(self, within_seconds: float) -> None:
+        """Wait for the first piece or the end, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_seconds):
+                await self._grown.wait()
+
     async def deltas(self) -> AsyncIterator[Delta]:
         """Yield the pieces as they come; a slow reader gets several in one. Ends before the end is saved."""
         sequence = 0
@@ -118,9 +131,8 @@ class Turn:
                 return
 
     async def _generate(self) -> None:
-        stream = self._chunks(self)
         try:
-            async for chunk in stream:
+            async for chunk in self._chunks:
                 if chunk.text or chunk.reasoning:
                     piece = storable(chunk)
                     if self._first_token_ms is None:
@@ -137,7 +149,7 @@ class Turn:
             if self._last is None:
                 raise StreamBroken("The model's answer ended without its end marker; what came is kept.")
         finally:
-            await stream.aclose()
+            await self._chunks.aclose()
 
     async def _flush_regularly(self) -> None:
         """Save what has come so far, twice a second, so that a crash costs at most that much."""
@@ -159,13 +171,16 @@ class Turn:
     async def _save_end(self, status: EndStatus, error: LabError | None, total_ms: float) -> None:
         answer = self._answer(total_ms)
         last = self._last or Chunk()
-        values: dict[str, Any] = self._said() | {
-            "status": status,
-            "finish_reason": last.finish_reason,
-            "usage": answer.usage,
-            "timings": answer.timings,
-            "error": {"code": error.code, "detail": error.detail} if error else None,
-        }
+        values: dict[str, Any] = (
+            self._said()
+            | columns(answer)
+            | {
+                "status": status,
+                "finish_reason": last.finish_reason,
+                "timings": answer.timings,
+                "error": {"code": error.code, "detail": error.detail} if error else None,
+            }
+        )
         try:
             saved = await self._until_saved(lambda: self._conversations.write_answer(self.message.message_id, **values))
         except asyncio.CancelledError:
@@ -219,13 +234,12 @@ class Turn:
             thought_process=said["thought_process"],
             session_id=self.message.session_id,
             message_id=self.message.message_id,
-            model=f"{self.message.provider}/{self.message.model}",
-            provider=self.message.provider or "",
             usage=asdict(last.usage) if last.usage else None,
             timings={name: round(value, 3) for name, value in measured.items() if value is not None},
             finish_reason=last.finish_reason,
-            context=self.context,
-            warnings=[*self.warnings, *last.warnings],
+            context=self._prompt.context,
+            warnings=[*self.call.warnings, *self._prompt.warnings, *last.warnings],
+            **of_call(self.call),
         )
 
     def _fail(self, error: LabError) -> None:

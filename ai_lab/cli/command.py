@@ -11,7 +11,9 @@ import typer
 
 from ai_lab import __version__
 from ai_lab.cli.bench_command import bench
+from ai_lab.cli.costs_command import budget, show_costs
 from ai_lab.cli.keys_command import keys
+from ai_lab.cli.traces_command import trace
 from ai_lab.cli.vault_command import vault
 
 app = typer.Typer(
@@ -23,8 +25,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench, name="bench")
+app.add_typer(budget, name="budget")
 app.add_typer(keys, name="keys")
+app.add_typer(trace, name="trace")
 app.add_typer(vault, name="vault")
+app.command("costs")(show_costs)
 Url = Annotated[
     str | None,
     typer.Option(

@@ -74,12 +74,29 @@ class AsyncLabClient:
         model: str | None = None,
         system: str | None = None,
         options: Mapping[str, Any] | None = None,
+        use_cache: bool | None = None,
         local_only: bool | None = None,
     ) -> Answer:
-        """Say something to a model and wait for the whole answer; without a session_id a conversation is started."""
+        """Say something to a model and wait for the whole answer; without a session_id a conversation is started.
+
+        Args:
+            message: what to say.
+            session_id: of the conversation.
+            model: provider/model, a bare name, or an alias.
+            system: message; kept in the conversation.
+            options: for sampling.
+            use_cache: False: ask the model anew, also where the same was answered before.
+            local_only: True: refuse any model outside the server's machine, now and later.
+        """
         return await self._connection.send(
             calls.chat(
-                message, session_id=session_id, model=model, system=system, options=options, local_only=local_only
+                message,
+                session_id=session_id,
+                model=model,
+                system=system,
+                options=options,
+                use_cache=use_cache,
+                local_only=local_only,
             )
         )
 
@@ -91,6 +108,7 @@ class AsyncLabClient:
         model: str | None = None,
         system: str | None = None,
         options: Mapping[str, Any] | None = None,
+        use_cache: bool | None = None,
         local_only: bool | None = None,
     ) -> AsyncAnswerStream:
         """Say something to a model and see the answer grow; see ``AsyncAnswerStream``."""
@@ -101,6 +119,7 @@ class AsyncLabClient:
             model=model,
             system=system,
             options=options,
+            use_cache=use_cache,
             local_only=local_only,
         )
         reader = EventReader()

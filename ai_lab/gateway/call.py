@@ -25,11 +25,15 @@ MakeRequest = Callable[[ResolvedModel, int], Awaitable[ChatRequest]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the model's name of a request means: one model, or those of an alias in the order in which they are tried."""
+    """What the model's name of a request means: one model, or those of an alias in the order in which they are tried.
+
+    ``warnings`` name models of the alias that cannot be asked now.
+    """
 
     asked: str | None
     alias: str | None
     models: tuple[ResolvedModel, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def first(self) -> ResolvedModel:
@@ -61,6 +65,8 @@ class Attempt:
     outcome: Outcome | None = None
     error: LabError | None = None
     usage: Usage | None = None
+    #: Of what came, tool calls included.
+    characters: int = 0
     charge: Charge | None = None
 
 
@@ -101,8 +107,21 @@ class Call:
     @property
     def cost_nanousd(self) -> int | None:
         """What all attempts cost together; None where that of any that was sent is not known."""
-        costs = [attempt.charge and attempt.charge.cost_nanousd for attempt in self.attempts if attempt.outcome != "refused"]
+        costs = [
+            attempt.charge and attempt.charge.cost_nanousd for attempt in self.attempts if attempt.outcome != "refused"
+        ]
         return None if None in costs else sum(cost for cost in costs if cost)
+
+
+def begins(chunk: Chunk) -> bool:
+    """Return whether an answer has begun with this piece; from then on nothing is tried again."""
+    return bool(chunk.text or chunk.reasoning or chunk.tool_calls or chunk.finish_reason or chunk.vectors is not None)
+
+
+def length(chunk: Chunk) -> int:
+    """Return how many characters a piece has, those of tool calls included."""
+    called = len(str(chunk.tool_calls)) if chunk.tool_calls else 0
+    return len(chunk.text) + len(chunk.reasoning) + called
 
 
 class Door(Protocol):

@@ -41,13 +41,13 @@ class LibraryWindows:
         except ValueError:
             raise InvalidSettings("REDIS_URL cannot be read. It looks like redis://:password@host:6379/0.") from None
 
-    async def take(self, key: str, limit: int, period_seconds: int) -> Usage:
-        """Count one request of ``key`` if it fits in, and return what is used.
+    async def take(self, key: str, limit: int, period_seconds: int, cost: int = 1) -> Usage:
+        """Count ``cost`` for ``key`` if that fits in, and return what is used.
 
         Raises:
             limits.errors.StorageError: Redis cannot be reached or used.
         """
-        allowed = await self._storage.acquire_sliding_window_entry(key, limit, period_seconds)
+        allowed = await self._storage.acquire_sliding_window_entry(key, limit, period_seconds, cost)
         window = await self._storage.get_sliding_window(key, period_seconds)
         previous, previous_seconds, current, current_seconds = window
         # A counter is kept for two periods, the second one as the window before.

@@ -16,6 +16,7 @@ from ai_lab.rate_limits.window import Usage
 _TAKE = text("""
 WITH given AS MATERIALIZED (
   SELECT CAST(:key AS text) AS key, CAST(:most AS bigint) AS most, CAST(:period AS float8) AS period,
+         CAST(:cost AS bigint) AS cost,
          CAST(extract(epoch FROM clock_timestamp()) AS float8) AS now,
          set_config('synchronous_commit', 'off', true) AS unused
 ), place AS MATERIALIZED (
@@ -23,7 +24,7 @@ WITH given AS MATERIALIZED (
          key || '/' || CAST(floor(now / period) - 1 AS bigint) AS previous_key,
          (floor(now / period) + 1) * period - now AS left_seconds,
          (floor(now / period) + 2) * period AS expires_at,
-         most, period
+         most, period, cost
   FROM given
 ), previous AS MATERIALIZED (
   SELECT coalesce((SELECT count FROM rate_limit_windows WHERE key = previous_key), 0) AS count FROM place
@@ -31,8 +32,9 @@ WITH given AS MATERIALIZED (
   SELECT most - floor(previous.count * left_seconds / period) AS room FROM place, previous
 ), taken AS (
   INSERT INTO rate_limit_windows AS kept (key, count, expires_at)
-  SELECT current_key, 1, expires_at FROM place, weighed WHERE room >= 1
-  ON CONFLICT (key) DO UPDATE SET count = kept.count + 1 WHERE kept.count + 1 <= (SELECT room FROM weighed)
+  SELECT current_key, cost, expires_at FROM place, weighed WHERE room >= cost
+  ON CONFLICT (key) DO UPDATE SET count = kept.count + (SELECT cost FROM given)
+  WHERE kept.count + (SELECT cost FROM given) <= (SELECT room FROM weighed)
   RETURNING count
 )
 SELECT EXISTS (SELECT FROM taken) AS allowed, previous.count AS previous, left_seconds,
@@ -53,9 +55,10 @@ class RateLimitRepository:
     def __init__(self, db: AsyncConnection) -> None:
         self._db = db
 
-    async def take(self, key: str, limit: int, period_seconds: float) -> Usage:
-        """Count one request of ``key`` if it fits in, and return what is used."""
-        row = (await self._db.execute(_TAKE, {"key": key, "most": limit, "period": period_seconds})).one()
+    async def take(self, key: str, limit: int, period_seconds: float, cost: int = 1) -> Usage:
+        """Count ``cost`` for ``key`` if that fits in, and return what is used."""
+        values = {"key": key, "most": limit, "period": period_seconds, "cost": cost}
+        row = (await self._db.execute(_TAKE, values)).one()
         return Usage(row.allowed, row.previous, row.left_seconds, row.current, row.left_seconds)
 
     async def purge(self) -> None:
@@ -69,15 +72,15 @@ class SharedWindows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def take(self, key: str, limit: int, period_seconds: float) -> Usage:
-        """Count one request of ``key`` if it fits in, and return what is used.
+    async def take(self, key: str, limit: int, period_seconds: float, cost: int = 1) -> Usage:
+        """Count ``cost`` for ``key`` if that fits in, and return what is used.
 
         Raises:
             DatabaseUnavailable: it cannot be counted, for whatever reason.
         """
         try:
             async with self._database.transaction() as db:
-                return await RateLimitRepository(db).take(key, limit, period_seconds)
+                return await RateLimitRepository(db).take(key, limit, period_seconds, cost)
         except SQLAlchemyError as error:
             raise DatabaseUnavailable("Requests cannot be counted in the database.") from error
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, Protocol, get_args
 
@@ -21,6 +22,8 @@ from ai_lab.settings import Settings, setting_names
 
 LimitName = Literal["requests", "model_calls", "keys", "failures"]
 
+#: What a column of the windows holds.
+_MOST = 2**31 - 1
 #: No request waits longer than this for a store.
 _PATIENCE_SECONDS = 0.25
 #: After a store has failed, this process counts by itself for so long.
@@ -37,8 +40,8 @@ logger = logging.getLogger(__name__)
 class Windows(Protocol):
     """A store that several servers may share."""
 
-    async def take(self, key: str, limit: int, period_seconds: int) -> Usage:
-        """Count one request if it fits in."""
+    async def take(self, key: str, limit: int, period_seconds: int, cost: int = 1) -> Usage:
+        """Count ``cost`` if that fits in."""
         ...
 
     async def purge(self) -> None:
@@ -63,7 +66,7 @@ class RateLimits:
         store_failures: how often the shared store could not be used.
     """
 
-    def __init__(self, limits: dict[LimitName, RateLimitItem], shared: Windows | None = None) -> None:
+    def __init__(self, limits: Mapping[str, RateLimitItem], shared: Windows | None = None) -> None:
         self._limits = limits
         self._own = LibraryWindows.in_memory()
         self._shared = shared
@@ -80,31 +83,50 @@ class RateLimits:
             InvalidSettings: a limit or the address of Redis cannot be used; the text names the setting.
         """
         limits = {name: _parsed(settings, name) for name in get_args(LimitName)}
-        if not settings.rate_limits:
-            return cls({})
-        if settings.redis_url:
-            return cls(limits, LibraryWindows.on_redis(settings.redis_url.get_secret_value()))
-        return cls(limits, None if database.is_sqlite else SharedWindows(database))
+        return cls(limits, _shared(settings, database)) if settings.rate_limits else cls({})
 
-    async def hit(self, name: LimitName, client: str, endpoint: str = "") -> Window:
+    @classmethod
+    def of_services(cls, settings: Settings, database: Database) -> RateLimits:
+        """Return the limits on what services are asked, named ``service_requests/…`` and ``service_tokens/…``.
+
+        They hold also where clients are not limited: they keep this lab within what its services allow it.
+
+        Raises:
+            InvalidSettings: a limit cannot be used; the text names it.
+        """
+        limits = {
+            f"service_{kind}/{service}": _period(text, f"{kind} of {service} in AI_LAB_SERVICE_LIMITS")
+            for service, entry in settings.service_limits.items()
+            for kind, text in (("requests", entry.requests), ("tokens", entry.tokens))
+            if text is not None
+        }
+        return cls(limits, _shared(settings, database)) if limits else cls({})
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a limit of this name."""
+        return name in self._limits
+
+    async def hit(self, name: LimitName | str, client: str, endpoint: str = "", *, cost: int = 1) -> Window:
         """Count one request of a client if it is allowed, and return what it may still do.
 
         Args:
             name: of the limit.
             client: who it is; only a digest of it is kept.
             endpoint: what is counted apart, one of a bounded number.
+            cost: what it counts as, where that is not 1; more than the whole limit counts as all of it.
         """
         item = self._limits.get(name)
         if item is None:
             return UNLIMITED
         period_seconds = item.get_expiry()
         key = _key(name, period_seconds, client, endpoint)
+        cost = min(cost, item.amount)
         usage: Usage | None = None
         if self._shared and name != "failures":  # whether a token is right must not depend on a store
-            usage = await self._take_shared(self._shared, key, item)
+            usage = await self._take_shared(self._shared, key, item, cost)
         if usage is None:
-            usage = await self._own.take(key, item.amount, period_seconds)
-        return Window.of(usage, item.amount, period_seconds)
+            usage = await self._own.take(key, item.amount, period_seconds, cost)
+        return Window.of(usage, item.amount, period_seconds, cost)
 
     async def close(self) -> None:
         """End what is under way and close the connections of the store."""
@@ -114,14 +136,14 @@ class RateLimits:
         if self._shared:
             await self._shared.close()
 
-    async def _take_shared(self, shared: Windows, key: str, item: RateLimitItem) -> Usage | None:
+    async def _take_shared(self, shared: Windows, key: str, item: RateLimitItem, cost: int) -> Usage | None:
         """Return the usage by the store of all servers, None while that cannot be used."""
         now = time.monotonic()
         if now < self._alone_until:
             return None
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS), self._turns:
-                usage = await shared.take(key, item.amount, item.get_expiry())
+                usage = await shared.take(key, item.amount, item.get_expiry(), cost)
         except _Failure as error:
             self._failed(error)
             return None
@@ -156,15 +178,24 @@ def _key(name: str, period_seconds: int, client: str, endpoint: str) -> str:
     return f"{name}/{period_seconds}/{digest}"
 
 
+def _shared(settings: Settings, database: Database) -> Windows | None:
+    """Return the store of all servers; None where there is one server."""
+    if settings.redis_url:
+        return LibraryWindows.on_redis(settings.redis_url.get_secret_value())
+    return None if database.is_sqlite else SharedWindows(database)
+
+
 def _parsed(settings: Settings, name: LimitName) -> RateLimitItem:
     field = f"rate_limit_{name}"
+    remedy = " To limit nothing, set AI_LAB_RATE_LIMITS=false."
+    return _period(getattr(settings, field), setting_names()[field], remedy)
+
+
+def _period(text: str, setting: str, remedy: str = "") -> RateLimitItem:
     try:
-        (item,) = parse_many(getattr(settings, field))
+        (item,) = parse_many(text)
     except ValueError:
         item = None
-    if item is None or item.amount < 1 or item.get_expiry() < 1:
-        raise InvalidSettings(
-            f"{setting_names()[field]} must be a number per period, such as 600/minute or 20 per second. To limit "
-            "nothing, set AI_LAB_RATE_LIMITS=false."
-        )
+    if item is None or not 1 <= item.amount <= _MOST or item.get_expiry() < 1:
+        raise InvalidSettings(f"{setting} must be a number per period, such as 600/minute or 20 per second.{remedy}")
     return item

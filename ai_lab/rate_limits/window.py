@@ -36,8 +36,8 @@ class Window:
     retry_after_seconds: float | None = None
 
     @classmethod
-    def of(cls, usage: Usage, limit: int, period_seconds: float) -> Window:
-        """Return what a usage means.
+    def of(cls, usage: Usage, limit: int, period_seconds: float, cost: int = 1) -> Window:
+        """Return what a usage means, and when there is room for ``cost`` where there was none.
 
         The count slides: requests of the window before weigh less with every second, as the share of it that the last
         ``period_seconds`` still cover ("sliding window counter").
@@ -47,8 +47,9 @@ class Window:
         if usage.allowed:
             return cls(limit, remaining, math.ceil(usage.left_seconds), allowed=True)
         seconds = usage.left_seconds
-        if usage.previous and usage.current < limit:  # there is room as soon as the window before weighs less
-            room_after = usage.previous_seconds - (limit - usage.current) * period_seconds / usage.previous
+        room = limit - usage.current - (cost - 1)
+        if usage.previous and room > 0:  # there is room as soon as the window before weighs less
+            room_after = usage.previous_seconds - room * period_seconds / usage.previous
             seconds = min(seconds, max(0.0, room_after))
         retry_after = math.floor(seconds) + 1  # whole seconds, and by then there is room
         return cls(limit, 0, retry_after, allowed=False, retry_after_seconds=retry_after)

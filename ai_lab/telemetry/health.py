@@ -11,7 +11,7 @@ import logging
 import shutil
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -86,6 +86,7 @@ class Health:
         behind_seconds: how long ago samples and counts were last kept in the database.
         interval_seconds: time between two samples.
         vault: returns where the vault's key comes from, and why it is sealed with the remedy, where it is.
+        breakers: returns ``provider/model`` of each breaker that is not closed, and why it opened; no I/O.
     """
 
     def __init__(
@@ -99,8 +100,10 @@ class Health:
         behind_seconds: Callable[[], float] = lambda: 0.0,
         interval_seconds: float = 5.0,
         vault: Callable[[], tuple[str, str | None, str | None]] | None = None,
+        breakers: Callable[[], Sequence[tuple[str, str]]] | None = None,
     ) -> None:
         self._vault = vault
+        self._breakers = breakers
         self._database = database
         self._providers = providers
         self._data_dir = data_dir
@@ -130,6 +133,7 @@ class Health:
             _checked("disk", "degraded", self._check_disk),
             _checked("machine", "degraded", self._check_machine),
             _checked("vault", "degraded", self._check_vault),
+            _checked("gateway", "degraded", self._check_gateway),
             _checked("providers", "degraded", self._check_providers),
         )
         components = [component for part in found for component in part]
@@ -219,6 +223,17 @@ class Health:
         if reason is None:
             return [_Seen("vault", "healthy", f"open; root key from {source}")]
         return [_Seen("vault", "degraded", f"sealed: {reason}", remedy=remedy)]
+
+    async def _check_gateway(self) -> list[_Seen]:
+        """Say which models are left alone after failures; nothing is asked."""
+        if self._breakers is None:
+            return []
+        held = self._breakers()
+        if not held:
+            return [_Seen("gateway", "healthy", "no breaker is open", 0, "breakers")]
+        detail = "left alone after failures: " + "; ".join(f"{name} ({reason})" for name, reason in held[:5])
+        remedy = "They are tried again by themselves; GET /gateway/breakers says when, DELETE there tries at once."
+        return [_Seen("gateway", "degraded", detail, len(held), "breakers", remedy)]
 
     async def _check_providers(self) -> list[_Seen]:
         seen = []

@@ -10,9 +10,10 @@ from fastapi.responses import Response
 
 from ai_lab.chat import Answer, Delta, NewTurn, Turn
 from ai_lab.errors import LabError
+from backend.answer_headers import CacheHeader, LocalOnlyHeader, TraceParentDep, answer_headers
 from backend.deps import IdempotencyKey, LabDep
 from backend.errors import problem_of
-from backend.sse import CONTENT, EventStream, cancel_when_gone, event
+from backend.sse import CONTENT, HEARTBEAT_SECONDS, EventStream, cancel_when_gone, event
 
 router = APIRouter(tags=["chat"])
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -26,19 +27,33 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 
 @router.post("/chat", response_model=Answer, responses=_STREAM)
 async def chat(
-    new: NewTurn, lab: LabDep, request: Request, idempotency_key: IdempotencyKey = None
+    new: NewTurn,
+    lab: LabDep,
+    request: Request,
+    *,
+    response: Response,
+    trace_parent: TraceParentDep,
+    idempotency_key: IdempotencyKey = None,
+    cache: CacheHeader = "on",
+    local_only: LocalOnlyHeader = "false",
 ) -> Answer | Response:
     """Say something to a model. The message is saved before the model is asked, the answer as it grows."""
-    turn = await lab.chat.start(new, idempotency_key)
+    new.use_cache = new.use_cache and cache == "on"
+    new.local_only = new.local_only or local_only == "true"
+    turn = await lab.chat.start(new, idempotency_key, trace_parent=trace_parent)
     if isinstance(turn, Answer):
         return EventStream(_replayed(turn), lambda: None) if new.stream else turn
-    if new.stream:
-        return EventStream(_events(turn, request.state.request_id), turn.cancel)
     watching = await cancel_when_gone(request, turn.cancel)
     try:
-        return await turn.result()
+        if new.stream:
+            await turn.begin(HEARTBEAT_SECONDS)  # then it is known who answers
+            events = _events(turn, request.state.request_id)
+            return EventStream(events, turn.cancel, headers=answer_headers(turn.call))
+        answer = await turn.result()
     finally:
         watching.cancel()
+    response.headers.update(answer_headers(turn.call))
+    return answer
 
 
 async def _events(turn: Turn, request_id: str) -> AsyncIterator[bytes]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from ai_lab.errors import ModelNotFound, RequestCancelled, UnsupportedFeature
+from ai_lab.errors import ModelNotFound, UnsupportedFeature
 from ai_lab.providers import ListedModel
+from backend.answer_headers import CacheHeader, LocalOnlyHeader, TraceParentDep, answer_headers
 from backend.deps import LabDep
 from backend.openai_answers import ChatCompletion, Embedding, EmbeddingList, Model, ModelList
 from backend.openai_requests import CompletionRequest, EmbeddingRequest
-from backend.openai_translation import answer_events, chat_request, vector, whole_answer
+from backend.openai_translation import answer_events, chat_request, embedding_usage, vector, whole_answer
 from backend.sse import CONTENT, HEARTBEAT_SECONDS, EventStream, cancel_when_gone
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -29,13 +29,16 @@ ModelPath = Annotated[str, Path(min_length=1, description="provider/model, or a 
 
 @router.get("/models")
 async def list_models(lab: LabDep) -> ModelList:
-    """List the models of all providers."""
-    return ModelList(data=[_model(listed) for listed in await lab.providers.list_models()])
+    """List the aliases and the models of all providers."""
+    aliases = [_alias(name) for name in lab.gateway.aliases()]
+    return ModelList(data=aliases + [_model(listed) for listed in await lab.providers.list_models()])
 
 
 @router.get("/models/{model:path}")
 async def get_model(model: ModelPath, lab: LabDep) -> Model:
     """Return one model."""
+    if model in lab.gateway.aliases():
+        return _alias(model)
     name = (await lab.providers.resolve(model)).full_name
     for listed in await lab.providers.list_models():
         if listed.full_name == name:
@@ -44,21 +47,39 @@ async def get_model(model: ModelPath, lab: LabDep) -> Model:
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, responses=_STREAM)
-async def create_chat_completion(body: CompletionRequest, lab: LabDep, request: Request) -> ChatCompletion | Response:
+async def create_chat_completion(
+    body: CompletionRequest,
+    lab: LabDep,
+    request: Request,
+    *,
+    trace_parent: TraceParentDep,
+    cache: CacheHeader = "on",
+    local_only: LocalOnlyHeader = "false",
+) -> Response:
     """Answer a chat that the client keeps; nothing of it is saved here."""
-    model = await lab.providers.resolve(body.model)
-    completion = lab.completions.start(model, chat_request(body, model.model))
+    is_local_only = bool(body.local_only) or local_only == "true"
+    completion = lab.completions.start(
+        await lab.gateway.route(body.model, local_only=is_local_only),
+        chat_request(body),
+        use_cache=body.use_cache is not False and cache == "on",
+        local_only=is_local_only,
+        trace_parent=trace_parent,
+    )
     watching = await cancel_when_gone(request, completion.cancel)
     streams = False
     try:
         if not body.stream:
-            return whole_answer(model.full_name, await completion.result())
+            answer = whole_answer(completion.call, await completion.result())
+            # As bytes: FastAPI would check our own answer once more.
+            return Response(
+                answer.model_dump_json(), media_type="application/json", headers=answer_headers(completion.call)
+            )
         # Until something comes, a failure can still have its own status; but silence must not last for ever.
         await completion.begin(HEARTBEAT_SECONDS)
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
         events = answer_events(completion, include_usage=include_usage, request_id=request.state.request_id)
         streams = True
-        return EventStream(events, completion.cancel)
+        return EventStream(events, completion.cancel, headers=answer_headers(completion.call))
     finally:
         watching.cancel()
         if not streams:
@@ -66,32 +87,41 @@ async def create_chat_completion(body: CompletionRequest, lab: LabDep, request: 
 
 
 @router.post("/embeddings")
-async def create_embeddings(body: EmbeddingRequest, lab: LabDep, request: Request) -> EmbeddingList:
+async def create_embeddings(
+    body: EmbeddingRequest,
+    lab: LabDep,
+    request: Request,
+    *,
+    response: Response,
+    trace_parent: TraceParentDep,
+    local_only: LocalOnlyHeader = "false",
+) -> EmbeddingList:
     """Turn texts into vectors, with a model that can."""
-    model = await lab.providers.resolve(body.model)
+    is_local_only = bool(body.local_only) or local_only == "true"
+    route = await lab.gateway.route(body.model, local_only=is_local_only)
     if body.dimensions is not None:
         raise UnsupportedFeature("Vectors have the length that the model gives them. Leave it out.", param="dimensions")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    embedding = asyncio.create_task(model.embed(texts))
-
-    def stop() -> None:
-        embedding.cancel()
-
-    watching = await cancel_when_gone(request, stop)
+    embedding = lab.completions.embed(route, texts, local_only=is_local_only, trace_parent=trace_parent)
+    watching = await cancel_when_gone(request, embedding.cancel)
     try:
-        await asyncio.wait({embedding})
+        made = await embedding.result()
     finally:
         watching.cancel()
-        stop()
-    if embedding.cancelled():
-        raise RequestCancelled("The client left before the vectors were made.")
+        embedding.cancel()
+    response.headers.update(answer_headers(embedding.call))
     return EmbeddingList(
         data=[
             Embedding(index=index, embedding=vector(numbers, body.encoding_format))
-            for index, numbers in enumerate(embedding.result())
+            for index, numbers in enumerate(made.vectors)
         ],
-        model=model.full_name,
+        model=embedding.model.full_name,
+        usage=embedding_usage(made.usage),
     )
+
+
+def _alias(name: str) -> Model:
+    return Model(id=name, created=0, owned_by="alias", stale=False, context_tokens=None)
 
 
 def _model(listed: ListedModel) -> Model:

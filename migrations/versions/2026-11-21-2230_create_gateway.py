@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.String(length=64), nullable=False),
         sa.Column("model", sa.String(length=255), nullable=False),
         sa.Column("question", sa.Text(), nullable=True),
+        sa.Column("form", sa.String(length=64), nullable=True),
         sa.Column("embedder", sa.String(length=64), nullable=True),
         sa.Column("embedding", sa.LargeBinary(), nullable=True),
         sa.Column("answer", JSON, nullable=False),
@@ -61,8 +62,8 @@ def upgrade() -> None:
         sa.Column("last_hit_at", MOMENT, nullable=True),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_cached_answers")),
     )
-    op.create_index("ix_cached_answers_scope", "cached_answers", ["scope"], unique=False)
-    op.create_index("ix_cached_answers_expires_at", "cached_answers", ["expires_at"], unique=False)
+    op.create_index("ix_cached_answers_scope", "cached_answers", ["scope", "form"], unique=False)
+    op.create_index("ix_cached_answers_expires_at", "cached_answers", ["expires_at", "size_bytes"], unique=False)
     op.create_table(
         "cache_counts",
         sa.Column("name", sa.String(length=32), nullable=False),
@@ -90,6 +91,7 @@ def upgrade() -> None:
         sa.Column("price_source", sa.String(length=64), nullable=True),
         sa.Column("price_version", sa.String(length=64), nullable=True),
         sa.Column("cost_nanousd", sa.BigInteger(), nullable=True),
+        sa.Column("estimated_nanousd", sa.BigInteger(), nullable=True),
         sa.Column("total_ms", sa.Float(precision=53), nullable=False),
         sa.Column("energy_joules", sa.Float(precision=53), nullable=True),
         sa.Column("electricity_nanousd", sa.BigInteger(), nullable=True),
@@ -112,6 +114,7 @@ def upgrade() -> None:
         sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
         sa.Column("reasoning_tokens", sa.BigInteger(), nullable=False),
         sa.Column("cost_nanousd", sa.BigInteger(), nullable=False),
+        sa.Column("estimated_nanousd", sa.BigInteger(), nullable=False),
         sa.Column("energy_joules", sa.Float(precision=53), nullable=False),
         sa.Column("electricity_nanousd", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("day", "service", "model", "alias", "source", name=op.f("pk_cost_days")),

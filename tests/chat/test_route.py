@@ -48,6 +48,7 @@ def test_the_answer_has_every_field_of_the_contract(http: httpx.Client) -> None:
         "completion_tokens": 2,
         "cached_tokens": 0,
         "reasoning_tokens": None,
+        "cache_write_tokens": None,
     }
     assert {"message_id", "cost", "timings", "thought_process"} <= set(body)
 

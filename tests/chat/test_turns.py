@@ -34,7 +34,13 @@ async def fake() -> AsyncIterator[OpenAIServer]:
 @pytest.fixture
 async def lab(fake: OpenAIServer, database_url: str, tmp_path: Path) -> AsyncIterator[Lab]:
     servers = {"fake": {"base_url": fake.base_url, "context_tokens": 400}, "far": {"base_url": "http://lab.test/v1"}}
-    settings = Settings.load(data_dir=tmp_path, database_url=database_url, servers=servers, default_model="fake/tiny")
+    settings = Settings.load(
+        data_dir=tmp_path,
+        database_url=database_url,
+        servers=servers,
+        default_model="fake/tiny",
+        retry_wait_seconds=0.01,
+    )
     async with Lab.open(settings) as lab:
         yield lab
 
@@ -229,7 +235,7 @@ class TestIdempotency:
         await until_idle(lab)
 
     async def test_after_a_failure_the_model_is_asked_again(self, lab: Lab, fake: OpenAIServer) -> None:
-        fake.script(CHAT, json_reply({}, status=500), text_reply("now"))
+        fake.script(CHAT, json_reply({}, status=401), text_reply("now"))
         with pytest.raises(LabError):
             await lab.chat.answer(say("x"), "key")
         assert (await lab.chat.answer(say("x"), "key")).response == "now"
@@ -238,7 +244,7 @@ class TestIdempotency:
         assert [m["content"] for m in fake.received(CHAT)[-1].json()["messages"]] == ["x", "now", "y"]
 
     async def test_retries_that_come_together_ask_the_model_once(self, lab: Lab, fake: OpenAIServer) -> None:
-        fake.script(CHAT, json_reply({}, status=500), text_reply("now"))
+        fake.script(CHAT, json_reply({}, status=401), text_reply("now"))
         with pytest.raises(LabError):
             await lab.chat.answer(say("x"), "key")
         results = await asyncio.gather(*(lab.chat.answer(say("x"), "key") for _ in range(4)), return_exceptions=True)
@@ -283,7 +289,7 @@ class TestContext:
 
     async def test_no_prompt_has_two_questions_in_a_row(self, lab: Lab, fake: OpenAIServer) -> None:
         """Many chat templates refuse that."""
-        fake.script(CHAT, json_reply({}, status=500), text_reply("fine"))
+        fake.script(CHAT, json_reply({}, status=401), text_reply("fine"))
         with pytest.raises(LabError):
             await lab.chat.answer(say("failed"))
         await lab.conversations.append("s", NewMessage(role="user", content="appended"))

@@ -48,9 +48,20 @@ def session_id() -> str:
     return new_id()
 
 
+async def test_an_answer_is_made_anew_where_that_is_wanted(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with ServerProcess(tmp_path_factory.mktemp("cached") / "data", {"AI_LAB_CACHE": "true"}) as server:
+        client = EitherClient("sync", server.url)
+        for use_cache, cached in ((None, False), (True, True), (False, False)):
+            answer = await client("chat", "again", use_cache=use_cache, **ECHO)
+            assert (answer.cached, answer.attempts) == (cached, not cached)
+            assert answer.cache is None or answer.cache.kind == "hit"
+        await client.close()
+
+
 async def test_a_chat_is_answered_and_kept(client: EitherClient, session_id: str) -> None:
     answer = await client("chat", "Hello you", session_id, system="Be brief.", options={"max_tokens": 1}, **ECHO)
     assert (answer.response, answer.session_id, answer.finish_reason) == ("Hello", session_id, "length")
+    assert (answer.cached, answer.cache, answer.cost, answer.attempts) == (False, None, 0, 1)
     messages = await client.every("messages", session_id)
     assert [(message.role, message.content) for message in messages] == [
         ("system", "Be brief."),

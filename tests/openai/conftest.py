@@ -58,7 +58,12 @@ def upstream_server() -> Iterator[Upstream]:
 @pytest.fixture(scope="session")
 def server(upstream_server: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     servers = {"fake": upstream_server.server.base_url, "down": f"http://127.0.0.1:{free_port()}/v1"}
-    settings = {"AI_LAB_DEFAULT_MODEL": "echo/echo", "AI_LAB_SERVERS": json.dumps(servers)}
+    settings = {
+        "AI_LAB_DEFAULT_MODEL": "echo/echo",
+        "AI_LAB_SERVERS": json.dumps(servers),
+        "AI_LAB_RETRY_WAIT_SECONDS": "0.01",
+        "AI_LAB_BREAKER_FAILURES": "1000",  # the tests share the server, and what they ask fails often
+    }
     with ServerProcess(tmp_path_factory.mktemp("server") / "data", settings) as running:
         yield running
         running.stop()

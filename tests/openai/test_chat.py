@@ -101,6 +101,16 @@ def test_sampling_options_reach_the_model_and_what_is_ignored_is_named(client: O
         assert f"'{name}'" not in warnings
 
 
+def test_one_tool_call_at_a_time_is_never_forgotten_in_silence(client: OpenAI) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "look"}}]
+    for given, is_told in ((tools, True), (None, False)):  # without tools it says nothing
+        more = {"tools": given} if given else {}
+        answer = client.chat.completions.create(
+            model="fake/tiny", messages=HELLO, extra_body={"parallel_tool_calls": False, **more}
+        )
+        assert ("'parallel_tool_calls'" in str((answer.model_extra or {}).get("warnings"))) is is_told
+
+
 def test_stop_and_max_tokens_hold(client: OpenAI) -> None:
     stopped = client.chat.completions.create(model="echo", messages=HELLO, stop=[" two"])
     assert (stopped.choices[0].message.content, stopped.choices[0].finish_reason) == ("one", "stop")

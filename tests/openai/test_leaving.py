@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.fakes.http_server import Reply
+from tests.fakes.http_server import Reply, json_reply
 from tests.fakes.openai_server import DONE, delta, stream_reply
 from tests.openai.conftest import EMBEDDINGS, Upstream
 from tests.openai.prompts import HELLO
@@ -60,13 +60,13 @@ def test_a_client_that_leaves_stops_its_embedding(client: OpenAI, upstream: Upst
 
 def test_a_long_silence_has_headers_and_its_failure_is_an_event(server: ServerProcess, upstream: Upstream) -> None:
     """After ten seconds the headers go out, so that nobody thinks us dead; a later failure has no status any more."""
-    upstream.script(stream_reply(11.0, ending="cut"))
+    upstream.script(stream_reply(11.0, ending="cut"), json_reply({}, status=401))
     body = {"model": "fake/tiny", "messages": HELLO, "stream": True}
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as answer:
         assert answer.status_code == 200
         assert upstream.server.requests[-1].disconnected.is_set() is False
         said = answer.read().decode().strip()
-    assert json.loads(said.removeprefix("data: "))["error"]["code"] == "provider_stream_broken"
+    assert json.loads(said.removeprefix("data: "))["error"]["code"] == "provider_auth_failed"
 
 
 def test_a_stopping_server_ends_streams_with_an_error(upstream: Upstream, tmp_path: Path) -> None:

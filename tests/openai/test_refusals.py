@@ -23,16 +23,22 @@ def test_an_unknown_model_is_not_found_and_the_nearest_is_named(client: OpenAI, 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_fails_before_the_first_piece_has_its_own_status(client: OpenAI, upstream: Upstream, stream: bool) -> None:
+def test_what_fails_before_the_first_piece_has_its_own_status(
+    client: OpenAI, server: ServerProcess, upstream: Upstream, stream: bool
+) -> None:
     too_long = {"error": {"message": "maximum context length is 8", "code": "context_length_exceeded"}}
     upstream.script(json_reply(too_long, status=400))
     with pytest.raises(openai.BadRequestError) as overflow:
         client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream)
     assert overflow.value.code == "context_length_exceeded"
-    upstream.script(json_reply({"error": {"message": "slow down"}}, status=429, retry_after="7"))
+    upstream.script(json_reply({"error": {"message": "slow down"}}, status=429, retry_after="30"))
     with pytest.raises(openai.RateLimitError) as limited:
         client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream)
-    assert limited.value.response.headers["retry-after"] == "7"
+    assert limited.value.response.headers["retry-after"] == "30"
+    with pytest.raises(openai.InternalServerError) as held:  # the service is left alone as long as it asked for
+        client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream)
+    assert (held.value.status_code, held.value.code) == (503, "breaker_open")
+    assert httpx.delete(f"{server.url}/gateway/breakers/fake/tiny").status_code == 204
     with pytest.raises(openai.InternalServerError) as down:
         client.chat.completions.create(model="down/any", messages=HELLO, stream=stream)
     assert (down.value.status_code, down.value.code) == (503, "provider_unavailable")

@@ -164,22 +164,25 @@ OPERATIONS = (
     ),
 )
 
-#: Shown without values until the capability that they belong to is there.
-DECLARED = (
+#: What the gateway does between a request and the models.
+GATEWAY = (
     *_rows(
         PREFIX,
         "counter",
         ("llm_cache_requests_total", "kind", "Look-ups in the answer cache."),
         ("llm_cache_hits_total", "kind", "Look-ups that found an answer."),
-        ("llm_rate_limited_total", "scope", "Requests held back by a rate limit."),
+        ("llm_rate_limited_total", "scope", "Requests held back by a limit of the lab for a service."),
         ("llm_retries_total", "provider error_type", "Requests sent again after a failure."),
-        ("llm_fallbacks_total", "from_provider to_provider", "Requests passed on to another provider."),
-        ("llm_circuit_breaker_transitions_total", "provider state", "Changes of a circuit breaker to a state."),
+        ("llm_fallbacks_total", "from_provider to_provider", "Requests passed on to another model."),
+        ("llm_circuit_breaker_transitions_total", "provider model state", "Changes of a circuit breaker to a state."),
+        ("llm_cost_usd_total", "provider model", "US dollars for requests whose price is known."),
+        ("llm_unpriced_requests_total", "provider model", "Requests whose cost is not known."),
+        ("llm_budget_refusals_total", "provider", "Requests refused because a budget was used up."),
     ),
     *_rows(
         PREFIX,
         "gauge",
-        ("llm_circuit_breaker_state", "provider state", "1 at the state that a circuit breaker has."),
+        ("llm_circuit_breaker_state", "provider model state", "1 at the state of a breaker that is not closed."),
     ),
 )
 
@@ -197,4 +200,4 @@ PROCESS = (
     ),
 )
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (*HOST, *OPERATIONS, *DECLARED, *PROCESS)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (*HOST, *OPERATIONS, *GATEWAY, *PROCESS)}

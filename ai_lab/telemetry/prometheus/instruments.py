@@ -13,7 +13,8 @@ from ai_lab import __version__
 from ai_lab.logging import SlowOperations
 from ai_lab.telemetry.operations.service import Operations
 from ai_lab.telemetry.prometheus.exemplars import current_trace_id
-from ai_lab.telemetry.prometheus.families import DECLARED, PREFIX
+from ai_lab.telemetry.prometheus.families import PREFIX
+from ai_lab.telemetry.prometheus.gateway import GatewayInstruments
 from ai_lab.telemetry.prometheus.inference import Inference
 from ai_lab.telemetry.prometheus.own_process import OwnProcess
 from ai_lab.telemetry.prometheus.registry import OTHER, Reading, Registry
@@ -59,6 +60,8 @@ class Instruments:
         self.registry = registry = Registry()
         #: Watches calls of models; given to ``Providers``.
         self.inference = Inference(registry, operations, self._slow)
+        #: Counts what the gateway does; given to its policies.
+        self.gateway = GatewayInstruments(registry)
         self._requests = registry.number("http_requests_total")
         self._request_seconds = registry.histogram("http_request_duration_seconds")
         self._first_byte_seconds = registry.histogram("http_time_to_first_byte_seconds")
@@ -84,7 +87,6 @@ class Instruments:
         self._statuses: Mapping[str, str] = {}
         registry.register(self._present)
         registry.register(OwnProcess())
-        registry.declare(DECLARED)
         for outcome in _OUTCOMES:
             self._turns(outcome)
         for status, grade in _BENCHMARKS:

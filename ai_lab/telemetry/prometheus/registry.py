@@ -133,7 +133,6 @@ class Registry:
         # Reentrant: a monitored generator that is collected as garbage may report while this thread is in here.
         self._lock = RLock()
         self._recorded: dict[str, Bounded[Number] | Bounded[Histogram]] = {}
-        self._declared: frozenset[str] = frozenset()
         self._sources: list[Callable[[], Iterable[Reading]]] = []
         self._dropped = self.number("metrics_series_dropped_total")
 
@@ -155,10 +154,6 @@ class Registry:
         """Ask ``source`` for its values at every scrape; it must take no time and never fail."""
         self._sources.append(source)
 
-    def declare(self, families: Iterable[Family]) -> None:
-        """Show these families even without values, so that rules and dashboards for them can be written."""
-        self._declared = frozenset(family.name for family in families)
-
     def text(self, *, openmetrics: bool) -> Iterator[str]:
         """Yield each family in Prometheus' text format 0.0.4, or in OpenMetrics 1.0 with exemplars."""
         read: dict[str, list[str]] = {}
@@ -171,7 +166,7 @@ class Registry:
             lines = "".join(read.get(name, ()))
             if name in self._recorded:
                 lines += self._recorded[name].text(openmetrics=openmetrics)
-            elif not lines and name not in self._declared:
+            elif not lines:
                 continue
             yield _head(family, openmetrics=openmetrics) + lines
         if openmetrics:
