@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # its types are a package that nothing else here needs
 
-from ai_lab.telemetry.prometheus.families import HOST, OPERATIONS, PROCESS
+from ai_lab.telemetry.prometheus.families import GATEWAY, HOST, OPERATIONS, PROCESS
 from tests.deploy.promql import TARGET_LABELS, Series, Vocabulary
 from tests.server import ROOT
 
@@ -51,7 +51,7 @@ def vocabulary() -> Vocabulary:
 
 
 def _exported() -> Iterator[tuple[str, Series]]:
-    for family in (*HOST, *OPERATIONS, *PROCESS):
+    for family in (*HOST, *OPERATIONS, *GATEWAY, *PROCESS):
         labels = TARGET_LABELS | set(family.labels)
         if family.kind == "histogram":
             yield f"{family.name}_bucket", Series("counter", labels | {"le"})

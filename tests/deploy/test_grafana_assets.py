@@ -116,8 +116,8 @@ def test_series_told_apart_are_told_apart_in_the_legend(target: Target) -> None:
 
 
 def test_a_metric_that_is_gone_would_be_noticed() -> None:
-    with pytest.raises(Unsound, match="nothing exports ai_lab_llm_cache_hits_total"):
-        vocabulary().labels('ai_lab_llm_cache_hits_total{instance=~".*"}')  # no capability behind it yet
+    with pytest.raises(Unsound, match="nothing exports ai_lab_llm_cache_luck_total"):
+        vocabulary().labels('ai_lab_llm_cache_luck_total{instance=~".*"}')
 
 
 def test_provisioning_offers_what_the_dashboards_ask_for() -> None:

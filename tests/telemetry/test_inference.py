@@ -46,7 +46,7 @@ async def shown_of(instruments: Instruments, provider: str = "echo", model: str 
         if name.startswith("ai_lab_llm_") and not name.endswith("_bucket"):
             for sample in samples.values():
                 labels = dict(sample.labels)
-                if labels.pop("provider") == provider and labels.pop("model") == model:
+                if labels.pop("provider", None) == provider and labels.pop("model", None) == model:
                     shown[" ".join((name.removeprefix("ai_lab_llm_"), *labels.values()))] = sample.value
     return shown
 
