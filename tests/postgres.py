@@ -17,6 +17,27 @@ _START_SECONDS = 60.0
 _INSTALLATION = "pginstall18"
 #: Nothing here has to outlive the machine, and sync calls of other tests would slow this server down.
 _OPTIONS = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB", "max_connections=200", "listen_addresses=")
+#: Empties a database whose tables are still those of its template, and fails on any other one.
+_EMPTY = """
+DO $$ DECLARE one record; BEGIN
+  IF {changed} THEN RAISE EXCEPTION 'its tables are others'; END IF;
+  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+  SET LOCAL session_replication_role = replica;  -- rows go in any order
+  FOR one IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+    AND relname <> 'alembic_version' LOOP EXECUTE format('DELETE FROM %I', one.relname); END LOOP;
+  FOR one IN SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'
+    LOOP PERFORM setval(one.relname::regclass, 1, false); END LOOP;
+END $$"""
+#: What a database is made of, and 'big' where so much was written that a new one is made sooner.
+_SHAPE = """
+(SELECT md5(string_agg(concat(relname, relkind, relfilenode <> 0, attname, atttypid, attnotnull, attisdropped), ','
+   ORDER BY relname, attnum)) FROM pg_class LEFT JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0
+   WHERE relnamespace = 'public'::regnamespace)
+|| (SELECT count(*) FROM pg_constraint) || (SELECT count(*) FROM pg_trigger WHERE tgenabled = 'O')
+|| (SELECT count(*) FROM pg_db_role_setting)
+|| (SELECT concat(version_num) FROM alembic_version)
+|| CASE WHEN pg_database_size(current_database()) > 20000000 THEN 'big' ELSE '' END"""
 # Ends the server and its files as soon as the other end of standard input is gone, however the tests end.
 _GUARD = 'folder=$1; shift; "$@" & server=$!; read -r _; kill -INT "$server"; wait "$server"; rm -rf -- "$folder"'
 
@@ -32,6 +53,8 @@ class PostgresServer:
         # /tmp and not TMPDIR: a socket's path is limited to about 100 letters, and other users must reach it.
         self.folder = Path(tempfile.mkdtemp(prefix="ai-lab-pg-", dir="/tmp"))
         self._numbers = count(1)
+        self._empty: list[str] = []
+        self._shape: str | None = None
         self._as_user: dict[str, Any] = {}
         try:
             self._bin = self._installation() / "bin"
@@ -51,6 +74,22 @@ class PostgresServer:
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is still connected."""
         self.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def migrated(self, template: str) -> str:
+        """Return an empty database with the tables of ``template``: a used one, or where there is none a new one."""
+        if self._shape is None:
+            self._shape = self.sql(f"SELECT {_SHAPE}", template)
+        return self._empty.pop() if self._empty else self.create_database(template)
+
+    def give_back(self, name: str) -> None:
+        """Empty a database of ``migrated`` for the next test, or drop it where its tables were changed."""
+        changed = f"({_SHAPE}) IS DISTINCT FROM '{self._shape}'"
+        try:
+            self.sql(_EMPTY.format(changed=changed), name)
+        except AssertionError:
+            self.drop_database(name)
+        else:
+            self._empty.append(name)
 
     def url(self, database: str, user: str = "postgres") -> str:
         """Return the address for ``DATABASE_URL``."""

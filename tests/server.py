@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
 import psutil
+
+from tests.preloaded import Program, run_program, start_program
 
 ROOT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 60.0
@@ -33,6 +34,10 @@ def environment(data_dir: Path, settings: Mapping[str, str] | None = None) -> di
     """Return an environment with ``settings`` and nothing that this machine's user has set for AI Lab."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR", "SYSTEMROOT") if name in os.environ}
     own = {"HOME": str(data_dir), "AI_LAB_DATA_DIR": str(data_dir), "OLLAMA_HOST": _NOWHERE}
+    own |= {
+        "AI_LAB_CACHE": "false",
+        "AI_LAB_RETRY_WAIT_SECONDS": "0.01",
+    }  # tests ask the same again, and are in a hurry
     return kept | own | {"PYTHONUNBUFFERED": "1"} | dict(settings or {})
 
 
@@ -48,14 +53,11 @@ def run_main(
     data_dir: Path, *arguments: str, settings: Mapping[str, str] | None = None, timeout_seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run ``main.py`` to its end, for starts that are expected to fail."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / "main.py"), *arguments],
+    return run_program(
+        [str(ROOT / "main.py"), *arguments],
         cwd=working_folder(data_dir),
         env=environment(data_dir, settings),
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
+        timeout_seconds=timeout_seconds,
     )
 
 
@@ -65,14 +67,16 @@ class ServerProcess:
     Args:
         data_dir: made by the server if it is missing.
         settings: environment settings beside AI_LAB_DATA_DIR.
+        is_anew: start an interpreter in any case, where memory, environment or the start itself is looked at.
     """
 
-    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None, *, is_anew: bool = False) -> None:
+        self._is_anew = is_anew
         self.data_dir = data_dir
         self.settings = dict(settings or {})
         self.port = free_port()
         self.log_file = data_dir.parent / f"{data_dir.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Program | None = None
 
     @property
     def url(self) -> str:
@@ -93,13 +97,13 @@ class ServerProcess:
         folder = working_folder(self.data_dir)
         with self.log_file.open("ab") as log:
             started = time.perf_counter()
-            self._process = subprocess.Popen(
-                [*wrapper, sys.executable, str(ROOT / "main.py"), "--port", str(self.port)],
+            self._process = start_program(
+                [str(ROOT / "main.py"), "--port", str(self.port)],
                 cwd=folder,
                 env=environment(self.data_dir, self.settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                streams=(subprocess.DEVNULL, log.fileno(), log.fileno()),
+                wrapper=wrapper,
+                is_anew=self._is_anew,
             )
         while time.perf_counter() - started < _START_SECONDS:
             if self._process.poll() is not None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from pydantic import ValidationError
-from scipy import stats
 
 from ai_lab.benchmarks.load.arrivals import offered_rate, offsets, schedule_sha256
 from ai_lab.benchmarks.load.schedule import blocks, search_block
@@ -40,7 +40,7 @@ def test_constant_is_exact() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_poisson_gaps_are_exponential_and_independent_and_none_comes_again(seed: int) -> None:
     found = gaps(opened("poisson", seed=seed))
-    assert stats.kstest(found, stats.expon(scale=1 / RATE).cdf).pvalue > 0.001
+    assert scipy.stats.kstest(found, scipy.stats.expon(scale=1 / RATE).cdf).pvalue > 0.001
     assert abs(np.corrcoef(found[:-1], found[1:])[0, 1]) < 4 / np.sqrt(REQUESTS)
     assert len(np.unique(found)) == REQUESTS
 
@@ -50,13 +50,13 @@ def test_the_time_of_the_last_arrival_is_random_too() -> None:
     ends = [
         offsets(run, blocks(run)[0])[-1] for run in (opened("poisson", seed=seed, requests=100) for seed in range(300))
     ]
-    assert stats.kstest(ends, stats.gamma(100, scale=1 / RATE).cdf).pvalue > 0.001
+    assert scipy.stats.kstest(ends, scipy.stats.gamma(100, scale=1 / RATE).cdf).pvalue > 0.001
 
 
 @pytest.mark.parametrize("burstiness", [0.25, 4.0])
 def test_gamma_has_its_shape(burstiness: float) -> None:
     found = gaps(opened("gamma", burstiness=burstiness))
-    assert stats.kstest(found, stats.gamma(burstiness, scale=1 / (burstiness * RATE)).cdf).pvalue > 0.001
+    assert scipy.stats.kstest(found, scipy.stats.gamma(burstiness, scale=1 / (burstiness * RATE)).cdf).pvalue > 0.001
     assert found.std() / found.mean() == pytest.approx(burstiness**-0.5, rel=0.1)
 
 
@@ -64,7 +64,7 @@ def test_every_arm_gets_the_same_arrivals_in_blocks_that_are_parts_of_one_proces
     run = opened("poisson", arms=2)
     assert len(blocks(run)) > 2
     assert gaps(run, arm=0).tolist() == gaps(run, arm=1).tolist()
-    assert stats.kstest(gaps(run), stats.expon(scale=1 / RATE).cdf).pvalue > 0.001
+    assert scipy.stats.kstest(gaps(run), scipy.stats.expon(scale=1 / RATE).cdf).pvalue > 0.001
     assert len(np.unique(gaps(run))) == REQUESTS
 
 

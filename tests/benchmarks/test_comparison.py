@@ -4,10 +4,10 @@ from math import exp, log, log1p, sqrt
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy import stats
 
 from ai_lab.benchmarks.analysis.comparison import Question, compare_blocks, compare_runs
 from ai_lab.benchmarks.analysis.permutation import holm, sign_flip_p
@@ -75,7 +75,7 @@ def test_the_interval_of_the_ratio_covers_the_truth(n: int) -> None:
 def test_few_blocks_have_students_interval() -> None:
     pairs = np.random.default_rng(4).normal(0.1, 0.02, 12)
     one = compare(LATENCY, np.exp(pairs), np.ones(12))
-    student = stats.ttest_1samp(pairs, 0).confidence_interval()
+    student = scipy.stats.ttest_1samp(pairs, 0).confidence_interval()
     assert one.ratio == pytest.approx(exp(pairs.mean()))
     assert one.low == pytest.approx(exp(student.low))
     assert one.high == pytest.approx(exp(student.high))
@@ -89,7 +89,7 @@ def test_few_blocks_have_students_interval() -> None:
 @settings(deadline=None, max_examples=40)
 @given(arrays.arrays(np.float64, st.integers(2, 9), elements=st.floats(-1, 1).map(lambda one: round(one, 3))))
 def test_the_p_value_of_few_pairs_is_that_of_every_flip_of_signs(pairs: Floats) -> None:
-    expected = stats.permutation_test(
+    expected = scipy.stats.permutation_test(
         (pairs, np.zeros(pairs.size)),
         lambda one, other: one.sum() - other.sum(),
         permutation_type="samples",
@@ -100,7 +100,7 @@ def test_the_p_value_of_few_pairs_is_that_of_every_flip_of_signs(pairs: Floats) 
 
 def test_the_p_value_of_many_pairs_is_close_to_the_exact_one_and_never_zero() -> None:
     pairs = np.random.default_rng(5).normal(0.01, 0.02, 40)
-    assert sign_flip_p(pairs) == pytest.approx(stats.ttest_1samp(pairs, 0).pvalue, rel=0.3)
+    assert sign_flip_p(pairs) == pytest.approx(scipy.stats.ttest_1samp(pairs, 0).pvalue, rel=0.3)
     assert sign_flip_p(pairs, seed=1) == sign_flip_p(pairs, seed=1)
     assert 0 < sign_flip_p(np.full(40, 0.5)) < 1e-4
 
@@ -151,12 +151,12 @@ def test_equal_figures_are_equivalent() -> None:
 @pytest.mark.parametrize(("effect", "spread"), [(0.0, 0.02), (0.05, 0.05), (0.3, 0.2)])
 def test_as_many_blocks_are_asked_for_as_the_t_distribution_says(effect: float, spread: float) -> None:
     seen, margin = 8, log1p(0.03)
-    largest = spread * sqrt((seen - 1) / stats.chi2.ppf(0.2, seen - 1))
-    smallest = effect - stats.t.ppf(0.9, seen - 1) * spread / sqrt(seen)
+    largest = spread * sqrt((seen - 1) / scipy.stats.chi2.ppf(0.2, seen - 1))
+    smallest = effect - scipy.stats.t.ppf(0.9, seen - 1) * spread / sqrt(seen)
 
     def is_enough(n: int) -> bool:
-        error, t = largest / sqrt(n), stats.t.ppf(0.975, n - 1)
-        return bool(2 * t * error <= margin or (t + stats.t.ppf(0.9, n - 1)) * error <= smallest)
+        error, t = largest / sqrt(n), scipy.stats.t.ppf(0.975, n - 1)
+        return bool(2 * t * error <= margin or (t + scipy.stats.t.ppf(0.9, n - 1)) * error <= smallest)
 
     expected = next(n for n in range(seen + 1, 10_000) if is_enough(n))
     assert blocks_for(effect, spread, n_seen=seen, margin=margin) == expected

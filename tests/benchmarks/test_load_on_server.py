@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from ai_lab.benchmarks.load.lengths import calibrate
 from ai_lab.benchmarks.load.loops import LoadGenerator
@@ -102,7 +102,7 @@ async def test_poisson_arrivals_are_poisson_where_they_arrive(server: Calibrated
     assert np.all(arrivals >= intended)
     assert median(arrivals - intended) < 20 * MS
     gaps = np.diff(np.sort(arrivals)) / 1e9
-    assert stats.kstest(gaps, stats.expon(scale=1 / 60).cdf).pvalue > 1e-4
+    assert scipy.stats.kstest(gaps, scipy.stats.expon(scale=1 / 60).cdf).pvalue > 1e-4
 
 
 async def test_a_queue_grows_as_it_must(server: CalibratedServer) -> None:

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy import stats
 
 from ai_lab.benchmarks.analysis.drift import FEWEST_VALUES, _rank_sum_p, measure_drift, warmup_count
 
@@ -14,7 +14,7 @@ CHANCE = np.random.default_rng
 
 def test_a_slope_is_theil_and_sens_in_percent_of_the_median() -> None:
     values = CHANCE(0).lognormal(0, 0.1, 41) + np.linspace(0, 0.3, 41)
-    slope = stats.theilslopes(values, np.arange(41)).slope
+    slope = scipy.stats.theilslopes(values, np.arange(41)).slope
     assert measure_drift(values).percent == pytest.approx(slope * 40 / np.median(values) * 100)
 
 
@@ -23,7 +23,7 @@ def test_the_p_value_of_a_series_with_ties_is_kendalls() -> None:
     drift = measure_drift(values)
     assert drift.lag1_autocorrelation is not None
     assert drift.lag1_autocorrelation < 0  # else the variance is corrected for it
-    expected = stats.kendalltau(np.arange(80), values, method="asymptotic").pvalue
+    expected = scipy.stats.kendalltau(np.arange(80), values, method="asymptotic").pvalue
     assert expected < 0.3
     assert drift.p_value == pytest.approx(expected, rel=0.03)
 
@@ -83,7 +83,7 @@ def test_a_warm_up_is_cut_and_steady_series_are_left_alone() -> None:
 def test_the_warm_ups_rank_test_is_mann_and_whitneys() -> None:
     chance = CHANCE(7)
     some, others = np.round(chance.lognormal(0.3, 0.3, 5), 1), np.round(chance.lognormal(0, 0.3, 90), 1)
-    expected = stats.mannwhitneyu(some, others, method="asymptotic").pvalue
+    expected = scipy.stats.mannwhitneyu(some, others, method="asymptotic").pvalue
     assert _rank_sum_p(some, others) == pytest.approx(expected)
 
 

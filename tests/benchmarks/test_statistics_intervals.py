@@ -4,10 +4,10 @@ from math import exp
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from scipy import stats
 
 from ai_lab.benchmarks.analysis.bootstrap import mean_interval, ratio_interval
 from ai_lab.benchmarks.analysis.intervals import (
@@ -67,7 +67,7 @@ def test_the_interval_of_a_percentile_holds_its_value_and_lies_within_that_of_wh
     if ours.low is None or ours.high is None or ours.value is None:
         return
     assert ours.low <= ours.value <= ours.high
-    whole = stats.quantile_test(values, p=share).confidence_interval(0.95)
+    whole = scipy.stats.quantile_test(values, p=share).confidence_interval(0.95)
     assert not ours.low < whole.low
     assert not ours.high > whole.high
 
@@ -75,7 +75,7 @@ def test_the_interval_of_a_percentile_holds_its_value_and_lies_within_that_of_wh
 @pytest.mark.parametrize(("share", "n"), [(0.5, 6), (0.5, 30), (0.9, 50), (0.95, 100)])
 def test_percentile_intervals_cover_the_truth(share: float, n: int) -> None:
     chance = np.random.default_rng(n)
-    true = exp(0.5 * float(stats.norm.ppf(share)))
+    true = exp(0.5 * float(scipy.stats.norm.ppf(share)))
     covered = np.mean([covers(percentile_interval(chance.lognormal(0, 0.5, n), share), true) for _ in range(1000)])
     assert 0.925 <= covered <= 0.985
 
@@ -125,7 +125,7 @@ def test_clustered_percentiles_of_any_ticks_and_clusters_are_in_order(
 @given(st.integers(5, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_interval_of_a_share_is_wilsons(counted: tuple[int, int]) -> None:
     hits, n = counted
-    ours, theirs = share_interval(hits, n), stats.binomtest(hits, n).proportion_ci(method="wilson")
+    ours, theirs = share_interval(hits, n), scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
     assert ours.value == hits / n
     assert ours.low == pytest.approx(theirs.low, abs=1e-12)
     assert ours.high == pytest.approx(theirs.high, abs=1e-12)
@@ -185,7 +185,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 def test_a_mean_below_zero_has_an_interval_too() -> None:
     values = np.random.default_rng(6).normal(-0.1, 1, 40)
     estimate = mean_interval(values)
-    student = stats.ttest_1samp(values, 0).confidence_interval()
+    student = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     assert estimate.low == pytest.approx(student.low, abs=0.1)
     assert estimate.high == pytest.approx(student.high, abs=0.1)
 

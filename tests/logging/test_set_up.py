@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.preloaded import run_program
 from tests.server import environment, run_main, working_folder
 
 _SET_UP = """
@@ -22,14 +23,10 @@ log = logging.getLogger("some.library")
 
 
 def _run(tmp_path: Path, program: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _SET_UP + program],
+    return run_program(
+        ["-c", _SET_UP + program],
         cwd=working_folder(tmp_path / "data"),
-        env=environment(tmp_path / "data", settings) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        env=environment(tmp_path / "data", settings),
     )
 
 
@@ -174,7 +171,13 @@ assert not {"structlog", "sentry_sdk"} & set(sys.modules), "loaded"
 
 
 def test_a_program_loads_no_rich_and_no_sentry_for_it(tmp_path: Path) -> None:
-    result = _run(tmp_path, 'assert not {"rich", "sentry_sdk"} & set(sys.modules), sys.modules; import rich')
+    program = 'assert not {"rich", "sentry_sdk"} & set(sys.modules), sys.modules; import rich'
+    result = run_program(
+        ["-c", _SET_UP + program],
+        cwd=working_folder(tmp_path / "data"),
+        env=environment(tmp_path / "data"),
+        is_anew=True,
+    )
     assert result.returncode == 0, result.stderr
 
 

@@ -40,9 +40,9 @@ async def _opened(settings: Settings) -> AsyncIterator[RateLimits]:
 
 @pytest.fixture
 def shared_url(postgres: PostgresServer, migrated_template: str) -> Iterator[str]:
-    name = postgres.create_database(migrated_template)
+    name = postgres.migrated(migrated_template)
     yield postgres.url(name)
-    postgres.drop_database(name)
+    postgres.give_back(name)
 
 
 async def test_counts_per_client_and_endpoint() -> None:
