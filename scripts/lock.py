@@ -8,6 +8,7 @@ For developers, after a change of dependencies: ``python scripts/lock.py [--upgr
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ PLATFORMS = (
     "x86_64-pc-windows-msvc",
 )
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+#: The oldest macOS that still gets security updates; wheels for later ones do not count.
+MACOS = "14.0"
 HEADER = "# Written by scripts/lock.py. Change pyproject.toml, not this file.\n"
 FOR_PIP = """\
 # For those who install with pip, into an environment of their own; ./start.sh does all of it by itself.
@@ -76,7 +79,8 @@ def missing_wheels(lock: str) -> list[str]:
 
 def uv(*arguments: str) -> None:
     """Run uv in the project's folder, where it reads the overrides of pyproject.toml."""
-    subprocess.run(["uv", *arguments], cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True)  # noqa: S607 - see above
+    environment = {**os.environ, "MACOSX_DEPLOYMENT_TARGET": MACOS}
+    subprocess.run(["uv", *arguments], cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True, env=environment)  # noqa: S607 - see above
 
 
 if __name__ == "__main__":
