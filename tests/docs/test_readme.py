@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ai_lab.settings import Settings, setting_names
+from tests.preloaded import run_program
 from tests.server import ROOT, ServerProcess, environment, working_folder
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ def test_there_is_something_to_run() -> None:
 
 
 def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProcess) -> None:
-    first, importing, measured, benchmarked, guarded = SHELL
+    first, importing, measured, benchmarked, guarded, passed_on = SHELL
     output = _run(server, ["sh", "-e", "-c"], first.replace("curl ", "curl --fail --silent --show-error "))
     assert '"status":"success"' in output
     assert "event: message.done" in output
@@ -73,13 +74,23 @@ def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProces
     output = _run(server, ["sh", "-e", "-c"], guarded.replace("curl ", "curl --fail --silent --show-error "))
     for shown in ("work", "master.key", "intact", '"supported_services"'):
         assert shown in output
+    output = _run(server, ["sh", "-e", "-c"], passed_on.replace("curl ", "curl --fail --silent --show-error "))
+    for shown in ("x-ai-lab-provider: echo", "x-ai-lab-cost: 0", '"hit_rate"', '"key":"echo/echo"', '"breakers":[]'):
+        assert shown in output
 
 
 @pytest.mark.parametrize("program", PYTHON, ids=range(len(PYTHON)))
 def test_the_programs_work(server: ServerProcess, program: str) -> None:
     # Both clients have the address of the README as their default; the test's server has another port.
     program = program.replace("LabClient()", 'LabClient("http://127.0.0.1:8001")')
-    assert _run(server, [sys.executable, "-c"], program).strip()
+    result = run_program(
+        ["-c", program.replace("8001", str(server.port))],
+        cwd=working_folder(server.data_dir),
+        env=environment(server.data_dir, {"API_PORT": str(server.port)}),
+        timeout_seconds=120,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
 
 
 @pytest.mark.parametrize("script", ["start.sh", "test.sh"])

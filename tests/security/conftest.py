@@ -28,7 +28,7 @@ def attacked(lab_folder: Path) -> Iterator[ServerProcess]:
         "AI_LAB_LOG_FILE": "lab.log",
         "LOG_LEVEL": "DEBUG",
     }
-    with ServerProcess(lab_folder / "data", settings) as server:
+    with ServerProcess(lab_folder / "data", settings, is_anew=True) as server:  # its memory is looked at
         yield server
 
 

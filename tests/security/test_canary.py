@@ -77,7 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, environment_secret: str) ->
         "LOG_LEVEL": "DEBUG",
         "ANTHROPIC_API_KEY": environment_secret,
     }
-    with ServerProcess(folder / "data", settings) as server:
+    with ServerProcess(folder / "data", settings, is_anew=True) as server:  # /proc shows what it was started with
         yield server
 
 

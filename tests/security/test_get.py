@@ -35,9 +35,13 @@ def _rows(file: Path) -> dict[str, list[tuple[object, ...]]]:
 
 def test_reading_everything_leaves_every_row_as_it_was(http: httpx.Client, lab_folder: Path) -> None:
     assert http.post("/chat", json={"message": "hello", "session_id": "attacked"}).status_code == 200
+    for path in ("/traces", "/costs/summary"):  # for these, what waits to be written in the background is written
+        assert http.get(path).status_code == 200
     file = lab_folder / "data" / "ai_lab.sqlite"
     before = _rows(file)
     assert before["messages"]
+    assert before["traces"]
+    assert before["model_charges"]
     for _, path in operations(http, "get"):
         if not path.endswith("/events"):
             http.get(path)

@@ -84,6 +84,28 @@ async def test_who_asks_too_often_is_told_when_to_go_on(tmp_path: Path) -> None:
             assert (await neighbour.get("/conversations")).status_code == 200
 
 
+async def test_vectors_and_replays_are_model_calls_and_looking_is_not(tmp_path: Path) -> None:
+    async with _served(tmp_path, rate_limit_model_calls="4/hour", trace_prompts=True) as (_, http):
+        trace_id = (await http.post("/chat", json={"message": "Hello"})).json()["trace_id"]
+        replayed = await http.post(f"/traces/{trace_id}/replay", json={"model": "echo/echo"})
+        assert (replayed.status_code, replayed.headers["ratelimit-remaining"]) == (200, "2")
+        vectors = await http.post("/v1/embeddings", json={"model": "echo/echo", "input": "Hello"})
+        assert vectors.headers["ratelimit-remaining"] == "1"
+        unknown = await http.post("/traces/none/replay", json={"model": "echo/echo"})
+        assert (unknown.status_code, unknown.headers["ratelimit-remaining"]) == (404, "0")
+        for path in (f"/traces/{trace_id}/replay", "/v1/embeddings", "/chat", "/v1/chat/completions"):
+            assert (await http.post(path, json={})).status_code == 429, path
+        for path in (
+            "/traces",
+            f"/traces/{trace_id}",
+            "/costs/summary",
+            "/cache/stats",
+            "/budgets",
+            "/gateway/breakers",
+        ):
+            assert (await http.get(path)).status_code == 200, path
+
+
 async def test_switched_off_nobody_is_counted(tmp_path: Path) -> None:
     async with _served(tmp_path, rate_limits=False, rate_limit_requests="1/minute") as (_, http):
         answers = [await http.get("/conversations") for _ in range(5)]
@@ -131,9 +153,9 @@ def test_who_has_one_address_of_a_network_has_all_of_them(address: str, counted_
 
 @pytest.fixture
 def shared_url(postgres: PostgresServer, migrated_template: str) -> Iterator[str]:
-    name = postgres.create_database(migrated_template)
+    name = postgres.migrated(migrated_template)
     yield postgres.url(name)
-    postgres.drop_database(name)
+    postgres.give_back(name)
 
 
 async def test_servers_on_one_database_count_together(tmp_path: Path, shared_url: str) -> None:

@@ -145,6 +145,40 @@ def test_the_token_for_metrics_reads_metrics_alone(
     assert stranger.post("/login", json={"token": metrics_token}).status_code == 403
 
 
+#: What was spent, asked and answered, and what changes how requests go; by path and methods.
+_OF_THE_GATEWAY = {
+    "/cache": {"get", "delete"},
+    "/cache/stats": {"get"},
+    "/cache/{key}": {"delete"},
+    "/costs/summary": {"get"},
+    "/costs/export": {"get"},
+    "/costs/reprice": {"post"},
+    "/budgets": {"get", "post"},
+    "/budgets/{budget_id}": {"get", "patch", "delete"},
+    "/traces": {"get"},
+    "/traces/{trace_id}": {"get"},
+    "/traces/{trace_id}/replay": {"post"},
+    "/gateway": {"get"},
+    "/gateway/breakers": {"get"},
+    "/v1/embeddings": {"post"},
+}
+
+
+def test_the_gateway_is_the_admins_alone(stranger: httpx.Client, admin: httpx.Client, metrics_token: str) -> None:
+    described = admin.get("/openapi.json").json()["paths"]
+    for path, methods in _OF_THE_GATEWAY.items():
+        assert methods <= set(described[path]), f"the tests that go through all operations do not meet {path}"
+        for method in methods:
+            asked = path.replace("{", "").replace("}", "")
+            assert stranger.request(method, asked).status_code == 401
+            headers = {"authorization": f"Bearer {metrics_token}"}
+            assert stranger.request(method, asked, headers=headers).status_code == 403
+            headers = {"authorization": f"Bearer {TOKEN}", "origin": "https://evil.example"}
+            expected = {401, 403} if method != "get" else {200, 404, 422}
+            assert stranger.request(method, asked, headers=headers).status_code in expected, (method, path)
+    assert any(path.startswith("/gateway/breakers/") and "delete" in found for path, found in described.items())
+
+
 def test_a_browser_logs_in_and_out(stranger: httpx.Client) -> None:
     sent = stranger.get("/", headers={"accept": "text/html,*/*"})
     assert (sent.status_code, sent.headers["location"]) == (303, "/login")
