@@ -47,7 +47,7 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 
 def _point_in_time(value: Any) -> Any:
     """Read digits as seconds since 1970; pydantic would take large ones for milliseconds."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,9})?", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,400}(\.[0-9]{0,400})?([eE][-+]?[0-9]{1,3})?", value):
         try:
             return datetime.fromtimestamp(float(value), UTC)
         except (ValueError, OverflowError, OSError):
