@@ -9,6 +9,7 @@ from typing import Any
 from ai_lab.cache.schemas import StoredAnswer
 from ai_lab.clock import now
 from ai_lab.providers import Chunk
+from ai_lab.providers.tool_calls import add_piece
 
 #: Characters of a piece of a short answer; longer ones come in as many pieces, not in more.
 _PIECE_CHARACTERS = 20
@@ -30,7 +31,7 @@ def answer_of(provider: str, model: str, chunks: Iterable[Chunk]) -> StoredAnswe
         if chunk.reasoning:
             reasoning.append(chunk.reasoning)
         for part in chunk.tool_calls or ():
-            _add(calls, part)
+            add_piece(calls, part)
         if chunk.finish_reason:
             last = chunk
     said = "".join(text)
@@ -63,17 +64,3 @@ def pieces_of(answer: StoredAnswer) -> Iterator[Chunk]:
 def _split(text: str) -> list[str]:
     least = max(_PIECE_CHARACTERS, len(text) // _MOST_PIECES)
     return re.findall(rf".{{{least},{2 * least - 1}}}?\s|.{{1,{2 * least}}}", text, re.DOTALL)
-
-
-def _add(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
-    """Put a piece of a tool call to what came of that call before; its name and arguments come in pieces."""
-    index = part.get("index", 0)
-    call = calls.setdefault(index, {"index": index, "function": {"name": "", "arguments": ""}})
-    for name, value in part.items():
-        if name == "function":
-            for field, text in (value or {}).items():
-                known = call["function"].get(field)
-                is_text = isinstance(known, str) and isinstance(text, str)
-                call["function"][field] = known + text if is_text else text if text is not None else known
-        elif value is not None:
-            call[name] = value

@@ -19,6 +19,7 @@ from ai_lab.errors import (
 )
 from ai_lab.gateway import Call, Gateway, Route, TraceParent
 from ai_lab.providers import ChatRequest, Chunk, ResolvedModel, Usage
+from ai_lab.providers.tool_calls import add_piece
 from ai_lab.providers.types import FinishReason
 
 _STOP_SECONDS = 5.0
@@ -96,14 +97,14 @@ class Completion:
             text.append(chunk.text)
             reasoning.append(chunk.reasoning)
             for part in chunk.tool_calls or []:
-                _add_to_call(calls, part)
+                add_piece(calls, part)
             if chunk.finish_reason:
                 whole.finish_reason, whole.usage = chunk.finish_reason, chunk.usage
                 whole.warnings = chunk.warnings
             if chunk.vectors is not None:
                 whole.vectors = chunk.vectors
         whole.text, whole.reasoning = "".join(text), "".join(reasoning)
-        whole.tool_calls = [calls[index] for index in sorted(calls)]
+        whole.tool_calls = [_whole_call(calls[index]) for index in sorted(calls)]
         return whole
 
     def cancel(self, reason: LabError | None = None) -> None:
@@ -219,14 +220,6 @@ def _stopping() -> ServerStopping:
     return ServerStopping("The server is stopping. Ask again in a moment.", retry_after_seconds=5)
 
 
-def _add_to_call(calls: dict[int, dict[str, Any]], part: dict[str, Any]) -> None:
-    """Put a piece of a tool call to what came of that call before; its arguments arrive in pieces."""
-    call = calls.setdefault(
-        part.get("index", 0), {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-    )
-    function = part.get("function") or {}
-    call["id"] = part.get("id") or call["id"]
-    if extra := part.get("extra_content"):
-        call["extra_content"] = extra
-    call["function"]["name"] += function.get("name") or ""
-    call["function"]["arguments"] += function.get("arguments") or ""
+def _whole_call(call: dict[str, Any]) -> dict[str, Any]:
+    """Return a call as a whole answer has it: without its place in a stream."""
+    return {"id": "", "type": "function"} | {name: value for name, value in call.items() if name != "index"}

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
-from ai_lab.cli.address import explain, find_address
 from ai_lab.cli.costs_screen import draw_budgets, draw_costs, unknown_note, wide_console
 from ai_lab.cli.door import say
 from ai_lab.cli.figures import plain
+from ai_lab.cli.on_server import done_on_server
 from ai_lab.client import cost_calls as calls
 from ai_lab.client.connection import AsyncConnection
 from ai_lab.clock import now
 from ai_lab.costs.schemas import Budget, BudgetChange, GroupBy, NewBudget, Period
-from ai_lab.errors import InvalidRequest, LabError, ServerUnreachable, Unauthorized
-
-_FINE, _WRONG, _INTERRUPTED = 0, 2, 130
-_TIMEOUT_SECONDS = 60.0
-Work = Callable[[AsyncConnection], Awaitable[None]]
+from ai_lab.errors import InvalidRequest
 
 
 def print_costs(group_by: GroupBy, *, days: int, as_json: bool, url: str | None) -> int:
@@ -40,7 +34,7 @@ def print_costs(group_by: GroupBy, *, days: int, as_json: bool, url: str | None)
         else:
             say(f"No model was asked in the last {days} days." if days > 1 else "No model was asked today (UTC).")
 
-    return _ended(work, url)
+    return done_on_server(work, url)
 
 
 def list_budgets(*, as_json: bool, url: str | None) -> int:
@@ -55,7 +49,7 @@ def list_budgets(*, as_json: bool, url: str | None) -> int:
         else:
             say("There is no budget yet. Make one: ai-lab budget set NAME --hard USD --per month")
 
-    return _ended(work, url)
+    return done_on_server(work, url)
 
 
 def set_budget(
@@ -89,7 +83,7 @@ def set_budget(
             raise InvalidRequest("; ".join(_sentence(one) for one in error.errors(include_input=False))) from None
         wide_console().print(draw_budgets([made]))
 
-    return _ended(work, url)
+    return done_on_server(work, url)
 
 
 def remove_budget(name: str, *, url: str | None) -> int:
@@ -102,38 +96,12 @@ def remove_budget(name: str, *, url: str | None) -> int:
         await server.send(calls.remove_budget(found.id))
         print(f"The budget {plain(found.name)} is removed.")  # noqa: T201 - a command speaks to its terminal
 
-    return _ended(work, url)
+    return done_on_server(work, url)
 
 
 async def _found(server: AsyncConnection, name: str) -> Budget | None:
     budgets = (await server.send(calls.budgets())).budgets
     return next((one for one in budgets if name in {one.name, one.id}), None)
-
-
-def _ended(work: Work, url: str | None) -> int:
-    """Run a command on a server and return its exit code; an error is one line with the remedy."""
-    address = find_address(url)
-
-    async def run() -> None:
-        server = AsyncConnection(address.url, _TIMEOUT_SECONDS)
-        try:
-            await work(server)
-        finally:
-            await server.close()
-
-    try:
-        asyncio.run(run())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        say("Interrupted.")
-        return _INTERRUPTED
-    except (ServerUnreachable, Unauthorized) as error:
-        trouble = explain(address, error)
-        say(f"error: {trouble.what} {trouble.remedy}")
-        return _WRONG
-    except LabError as error:
-        say(f"error: {plain(error.detail)}")
-        return _WRONG
-    return _FINE
 
 
 def _sentence(item: Any) -> str:

@@ -222,8 +222,10 @@ class Breakers:
     async def _renew(self, key: Key, probe: str) -> None:
         while True:
             await asyncio.sleep(_LEASE_SECONDS / 3)
-            until = self._store.now() + _LEASE_SECONDS
-            self._store.submit(key, lambda rows, until=until: rows.renew(key, probe, until))  # type: ignore[misc]
+            self._submit_renewal(key, probe, self._store.now() + _LEASE_SECONDS)
+
+    def _submit_renewal(self, key: Key, probe: str, until: float) -> None:
+        self._store.submit(key, lambda rows: rows.renew(key, probe, until))
 
     async def _look(self) -> None:
         """Take over what others wrote; what is being written from here is newer."""

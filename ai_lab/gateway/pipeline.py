@@ -17,7 +17,7 @@ from ai_lab.gateway.breakers import Breakers
 from ai_lab.gateway.budget import Budget
 from ai_lab.gateway.caching import Caching
 from ai_lab.gateway.call import Door, Line
-from ai_lab.gateway.fallback import Fallback
+from ai_lab.gateway.fallback import Fallback, Watching
 from ai_lab.gateway.limit import Limit
 from ai_lab.gateway.pace import Pace
 from ai_lab.gateway.queues import ServiceQueue
@@ -27,20 +27,11 @@ from ai_lab.settings import Settings
 from ai_lab.traces import Traces
 
 
-class Observer(Protocol):
+class Observer(Watching, Protocol):
     """What is told of what the gateway does."""
 
     def retry(self, provider: str, error_code: str) -> None:
         """Take note of a request that is sent again."""
-
-    def fallback(self, from_provider: str, to_provider: str) -> None:
-        """Take note of a request that is passed on to another model."""
-
-    def cost(self, provider: str, model: str, cost_nanousd: int | None) -> None:
-        """Take note of what an attempt cost; None: not known."""
-
-    def budget_refusal(self, provider: str) -> None:
-        """Take note of a request that a budget refused."""
 
 
 @dataclass(frozen=True, slots=True)
