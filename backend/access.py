@@ -6,6 +6,7 @@ import ipaddress
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
@@ -171,8 +172,13 @@ async def refused_token(on_failure: OnFailure, address: str) -> LabError:
 
 def address_of(scope: Scope) -> str:
     """Return the address that a request comes from, in one spelling; a proxy may have passed on any text as such."""
+    return _in_one_spelling((scope.get("client") or ("",))[0])
+
+
+@lru_cache(maxsize=1024)
+def _in_one_spelling(text: str) -> str:
     try:
-        address = ipaddress.ip_address((scope.get("client") or ("",))[0])
+        address = ipaddress.ip_address(text)
     except ValueError:
         return "unknown"
     return (getattr(address, "ipv4_mapped", None) or address).compressed

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import signal
@@ -25,6 +26,7 @@ from ai_lab.database import database_address
 from ai_lab.database.command import main as set_up_database
 from ai_lab.database.sqlite_file import make_folder
 from ai_lab.errors import AlreadyRunning, StartupError, UnknownHost
+from ai_lab.gateway.names import unknown_names
 from ai_lab.lab import Lab
 from ai_lab.logging import set_up_logging
 from ai_lab.settings import Settings, forget_environment_secrets
@@ -135,6 +137,8 @@ async def _announce(settings: Settings, lab: Lab, tokens: Tokens | None) -> None
     if tokens:
         _show(tokens, url)
     models = [model.full_name for model in await lab.providers.list_models() if not model.stale]
+    for warning in unknown_names(settings, lab.providers):  # now that lists of models are known
+        logger.warning("%s", warning)
     elsewhere = f", from elsewhere http://{socket.gethostname()}:{settings.api_port}" if is_everywhere else ""
     lines = (
         f"AI Lab is at    {url}{elsewhere}",
@@ -156,6 +160,8 @@ async def _announce(settings: Settings, lab: Lab, tokens: Tokens | None) -> None
             "AI_LAB_ALLOWED_HOSTS is set, and nobody needs a token: if a proxy brings other machines here, name it in "
             "AI_LAB_TRUSTED_PROXIES or start with --require-token"
         )
+    # 200,000 objects live as long as the server: going through them for garbage would take 90 ms each time.
+    gc.freeze()
     print("\n".join(lines), flush=True)  # noqa: T201 - a program speaks to its terminal
 
 

@@ -90,6 +90,7 @@ class Completion:
 
     async def result(self) -> Completed:
         """Return the whole answer. Raises what went wrong."""
+        await asyncio.wait({self.task})  # rather than be woken for each piece
         whole = Completed()
         text, reasoning = [], []
         calls: dict[int, dict[str, Any]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from ai_lab.clock import monotonic_ms, new_id
@@ -39,7 +39,8 @@ class Ask:
             raise LocalOnly(f"{model.full_name} is not on this machine, and this request must not leave it.")
         attempt = begin_attempt(call, model)
         try:
-            async with aclosing(_answer(call, model, request)) as chunks:
+            answer = model.stream(request) if call.texts is None else _embedding(model, call.texts)
+            async with aclosing(answer) as chunks:
                 async for chunk in chunks:
                     if attempt.first_token_ms is None and begins(chunk):
                         attempt.first_token_ms = monotonic_ms() - call.started_ms
@@ -94,11 +95,6 @@ def deadline_exceeded(model: ResolvedModel) -> DeadlineExceeded:
     )
 
 
-async def _answer(call: Call, model: ResolvedModel, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-    if call.texts is None:
-        async with aclosing(model.stream(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        return
-    made = await model.embed(call.texts)
+async def _embedding(model: ResolvedModel, texts: Sequence[str]) -> AsyncGenerator[Chunk, None]:
+    made = await model.embed(texts)
     yield Chunk(vectors=made.vectors, usage=made.usage, finish_reason="stop")

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from ai_lab.errors import ProviderError, StreamBroken
+from ai_lab.errors import LabError, ProviderError, StreamBroken
 from ai_lab.providers.http_client import parse_object, read_body, read_lines
 from ai_lab.providers.http_errors import ServiceErrors
 from ai_lab.providers.http_service import JSON_LIMIT_BYTES, Exchange, drain
@@ -47,6 +47,7 @@ class EventReader(ABC):
         """
         for line in lines:
             if not line.startswith(b"data:"):
+                self._other(line)
                 continue
             payload = line[5:].strip()
             if payload == b"[DONE]":
@@ -82,6 +83,9 @@ class EventReader(ABC):
             warnings=self._warnings,
         )
 
+    def _other(self, line: bytes) -> None:  # noqa: B027 - most formats have nothing there
+        """Take a line that is no ``data:``; raises where it is an error in some format of its own."""
+
     @abstractmethod
     def _chunk(self, event: dict[str, Any]) -> Chunk | None:
         """Return the chunk in an event; whatever it trips over on the way counts as a wrong shape."""
@@ -113,7 +117,7 @@ async def stream_answer(name: str, exchange: Exchange, answer: EventReader) -> A
         else:
             async with contextlib.aclosing(read_lines(response)) as blocks:
                 async for lines in blocks:
-                    for chunk in answer.read(lines):
+                    for chunk in joined(answer.read(lines)):
                         yield chunk
                     if answer.done:
                         await drain(blocks)
@@ -123,6 +127,42 @@ async def stream_answer(name: str, exchange: Exchange, answer: EventReader) -> A
         if answer.finish_reason is None:
             raise exchange.errors.from_httpx(error, streaming=True) from error
     yield answer.last_chunk()
+
+
+def joined(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield chunks that arrived together, neighbours of nothing but text (or nothing but thinking) as one.
+
+    Everything that follows has its price for each chunk, and nobody can see them apart. What came before an error is
+    yielded before it is raised.
+    """
+    held: list[Chunk] = []
+    try:
+        for chunk in chunks:
+            if held and not _continues(held[-1], chunk):
+                yield _one_of(held)
+                held = []
+            held.append(chunk)
+    except LabError:
+        if held:
+            yield _one_of(held)
+        raise
+    if held:
+        yield _one_of(held)
+
+
+def _continues(before: Chunk, chunk: Chunk) -> bool:
+    is_plain = not (before.tool_calls or chunk.tool_calls)
+    return is_plain and bool(before.text) == bool(chunk.text) and bool(before.reasoning) == bool(chunk.reasoning)
+
+
+def _one_of(chunks: list[Chunk]) -> Chunk:
+    if len(chunks) == 1:
+        return chunks[0]
+    return Chunk(
+        text="".join([chunk.text for chunk in chunks]),
+        reasoning="".join([chunk.reasoning for chunk in chunks]),
+        pieces=len(chunks),
+    )
 
 
 def text_of(value: Any) -> str:

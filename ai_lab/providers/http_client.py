@@ -6,10 +6,11 @@ import asyncio
 import ipaddress
 import json
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 import httpx
+from pydantic_core import from_json
 
 from ai_lab.errors import StreamBroken
 
@@ -33,7 +34,7 @@ def client_options(url: str, timeout_seconds: float) -> dict[str, Any]:
     """
     parsed = httpx.URL(url)
     return {
-        "timeout": httpx.Timeout(timeout_seconds, connect=_CONNECT_TIMEOUT_SECONDS),
+        "timeout": timeouts(timeout_seconds),
         "limits": httpx.Limits(max_connections=None, keepalive_expiry=KEEPALIVE_SECONDS),
         "trust_env": not _is_loopback(parsed.host),
         "verify": True if parsed.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -41,8 +42,15 @@ def client_options(url: str, timeout_seconds: float) -> dict[str, Any]:
     }
 
 
-async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Send a request and return the answer, its body unread; a cancelled one leaves no connection behind.
+def timeouts(silence_seconds: float) -> httpx.Timeout:
+    """Return the limits of a request that may be silent for so long; connecting has one of its own."""
+    return httpx.Timeout(silence_seconds, connect=_CONNECT_TIMEOUT_SECONDS)
+
+
+async def send(
+    sending_of: Callable[[httpx.Request], Coroutine[Any, Any, httpx.Response]], request: httpx.Request
+) -> httpx.Response:
+    """Send a request over connections of httpx's own; a cancelled one leaves none behind.
 
     httpx forgets a connection that is cancelled between being made and being used, and it stays open for ever. So a
     cancellation waits until the request is on its way, which takes the connect timeout at most.
@@ -54,7 +62,7 @@ async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Respo
             on_its_way.set()
 
     request.extensions["trace"] = trace
-    sending = asyncio.create_task(client.send(request, stream=True))
+    sending = asyncio.create_task(sending_of(request))
     try:
         await asyncio.wait({sending})
     except asyncio.CancelledError:
@@ -144,12 +152,19 @@ def parse_object(line: bytes) -> dict[str, Any]:
         ValueError: it is not valid JSON in UTF-8, or not an object.
     """
     try:
-        value = json.loads(line.decode())
-        if b"\\ud" in line or b"\\uD" in line:
-            text = json.dumps(value, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
-            value = json.loads(text.decode("utf-16-le", "replace"))
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+        value = from_json(line)  # for each piece of each answer: a third of what ``json.loads`` takes
+    except ValueError:
+        if b"\\ud" not in line and b"\\uD" not in line:
+            raise
+        value = _with_whole_characters(line)
     if not isinstance(value, dict):
         raise ValueError("not an object")  # noqa: TRY004  # one kind of error for everything that is not as it should be
     return value
+
+
+def _with_whole_characters(line: bytes) -> Any:
+    try:
+        text = json.dumps(json.loads(line.decode()), ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        return json.loads(text.decode("utf-16-le", "replace"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None

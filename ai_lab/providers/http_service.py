@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Any
 
 import httpx
 
+from ai_lab import __version__
 from ai_lab.errors import AddressRefused, ProviderAuthFailed, ProviderError
-from ai_lab.providers.http_client import client_options, read_body, send
+from ai_lab.providers.http_client import read_body, send, timeouts
 from ai_lab.providers.http_errors import ERROR_BODY_LIMIT_BYTES, ServiceErrors
 from ai_lab.providers.outbound import Outbound
 
@@ -69,9 +71,11 @@ class HttpService:
         self._key_header = key_header
         self._key_scheme = key_scheme
         # An event stream is not worth compressing, and packing it would hold tokens back.
-        self._sent_headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", **headers}
+        plain = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": f"ai-lab/{__version__}"}
+        self._sent_headers = {**plain, "Content-Type": "application/json", **headers}
         self._transport = transport or Outbound().stream_transport(self.base_url, is_local=True)
-        self._client = httpx.AsyncClient(**client_options(self.base_url, timeout_seconds), transport=self._transport)
+        self._limits = timeouts(timeout_seconds).as_dict()
+        self._is_closed = False
 
     @contextlib.asynccontextmanager
     async def open(
@@ -92,13 +96,19 @@ class HttpService:
             model: the model it is about, for error texts.
             timeout_seconds: the longest silence, where it differs from the service's.
         """
-        extra: dict[str, Any] = {} if timeout_seconds is None else {"timeout": timeout_seconds}
+        limits = self._limits if timeout_seconds is None else httpx.Timeout(timeout_seconds).as_dict()
         content = None if body is None else encode_json(body)
         key = await self.key()
+        if self._is_closed:  # a call may wait between two tries while somebody takes its service away
+            raise ProviderAuthFailed(f"The API key of {self.name} was removed or changed meanwhile. Ask again.")
         errors = self._errors.hiding(key)
         try:
-            request = self._client.build_request(
-                method, self.base_url + path, content=content, headers=self._headers(key), **extra
+            request = httpx.Request(
+                method,
+                _parsed(self.base_url + path),
+                content=content,
+                headers=self._headers(key),
+                extensions={"timeout": limits},
             )
             response = await self._send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -134,13 +144,16 @@ class HttpService:
             raise ProviderError(f"{self.name} answered with something other than JSON. Check its address.") from None
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        if isinstance(self._transport, httpx.AsyncHTTPTransport):
-            return await send(self._client, request)
-        return await self._client.send(request, stream=True)  # a cancelled one leaves nothing behind
+        """Send a request without httpx's client: no redirects, cookies or proxies that only cost time here."""
+        ask = self._transport.handle_async_request
+        response = await (send(ask, request) if isinstance(self._transport, httpx.AsyncHTTPTransport) else ask(request))
+        response.request = request
+        return response
 
     async def close(self) -> None:
-        """Give back all connections."""
-        await self._client.aclose()
+        """Give back all connections; nothing is sent any more."""
+        self._is_closed = True
+        await self._transport.aclose()
 
     async def key(self) -> str | None:
         """Return the key as it is now; for one request, not to be kept."""
@@ -148,6 +161,11 @@ class HttpService:
 
     def _headers(self, key: str | None) -> dict[str, str]:
         return self._sent_headers if key is None else {**self._sent_headers, self._key_header: self._key_scheme + key}
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 async def current_key(name: str, read: ReadKey | None) -> str | None:

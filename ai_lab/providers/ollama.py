@@ -12,6 +12,7 @@ import ollama
 
 from ai_lab import clock
 from ai_lab.errors import AddressRefused, LabError, ProviderError
+from ai_lab.providers.event_stream import joined
 from ai_lab.providers.http_client import read_lines
 from ai_lab.providers.http_errors import ServiceErrors
 from ai_lab.providers.http_service import ReadKey, current_key, drain, read_error_body
@@ -74,7 +75,7 @@ class Ollama:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
         num_ctx = await self.context_tokens(request.model)
-        body, warnings = chat_body(self.name, request, num_ctx)
+        body, warnings = chat_body(self.name, request, num_ctx, thinks="thinking" in self._shown[request.model][1])
         key = await self.api_key()
         errors = self._errors.hiding(key)
         answer = AnswerReader(self.name, request.model, errors)
@@ -87,7 +88,7 @@ class Ollama:
                 begun = True
                 async with contextlib.aclosing(read_lines(response)) as blocks:
                     async for lines in blocks:
-                        for chunk in answer.read(lines):
+                        for chunk in joined(answer.read(lines)):
                             yield chunk
                         if answer.last is not None:
                             await drain(blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -57,7 +58,7 @@ class OllamaClient(ollama.AsyncClient):
         """Send a chat; the answer's body is unread, whatever its status."""
         content = encode_json(body)
         request = self._client.build_request("POST", "/api/chat", content=content, headers=self._headers)
-        response = await send(self._client, request)
+        response = await send(partial(self._client.send, stream=True), request)
         try:
             yield response
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +17,9 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+_NANO = 1_000_000_000
+#: No call costs more.
+_MOST_USD = 1000
 #: A service that says this has given up in the middle.
 _BROKEN_REASONS = {"error", "abort"}
 
@@ -29,19 +31,12 @@ class AnswerReader(EventReader):
     _timings: dict[str, Any]
     _tool_calls: int
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    def __init__(self, *args: Any, tells_cost: bool = False, **more: Any) -> None:
         super().__init__(*args, **more)
+        self._tells_cost = tells_cost
         self._counts = {}
         self._timings = {}
         self._tool_calls = 0
-
-    def read(self, lines: list[bytes]) -> Iterator[Chunk]:
-        """Yield the chunks in ``lines``; see ``EventReader``."""
-        for number, line in enumerate(lines):
-            if line.startswith(b"error:"):  # llama.cpp before 2025
-                yield from super().read(lines[:number])
-                raise self._errors.from_report({"error": _object_or_text(line[6:])}, self._model)
-        yield from super().read(lines)
 
     def last_chunk(self) -> Chunk:
         """Return the chunk that ends the answer; see ``EventReader``."""
@@ -51,6 +46,10 @@ class AnswerReader(EventReader):
             if isinstance(self._timings.get(theirs), int | float)
         }
         return replace(super().last_chunk(), timings=timings)
+
+    def _other(self, line: bytes) -> None:
+        if line.startswith(b"error:"):  # llama.cpp before 2025
+            raise self._errors.from_report({"error": _object_or_text(line[6:])}, self._model)
 
     def _usage(self) -> Usage:
         prompt = _details(self._counts, "prompt_tokens_details")
@@ -67,6 +66,7 @@ class AnswerReader(EventReader):
             cached_tokens=next((count for value in cached if (count := count_of(value)) is not None), None),
             reasoning_tokens=count_of(completion.get("reasoning_tokens")),
             cache_write_tokens=count_of(prompt.get("cache_write_tokens")),
+            cost_nanousd=cost_nanousd(self._counts) if self._tells_cost else None,
         )
 
     def _chunk(self, event: dict[str, Any]) -> Chunk | None:
@@ -109,6 +109,22 @@ def _object_or_text(payload: bytes) -> Any:
         return parse_object(payload)
     except ValueError:
         return payload.decode(errors="replace").strip()
+
+
+def cost_nanousd(usage: dict[str, Any]) -> int | None:
+    """Return what OpenRouter says a call cost; with a key of the user's own, what the service behind it takes too."""
+    cost, behind = _usd(usage.get("cost")), _usd(_details(usage, "cost_details").get("upstream_inference_cost"))
+    if cost is None:
+        return None
+    if usage.get("is_byok", (behind or 0) > cost):
+        return None if behind is None else round((cost + behind) * _NANO)
+    return round(cost * _NANO)
+
+
+def _usd(value: Any) -> float | None:
+    """Return an amount of money, None where it is nonsense."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value <= _MOST_USD else None
 
 
 def _details(usage: dict[str, Any], name: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ async def split_thinking(chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[
                 if text == chunk.text and not reasoning
                 else replace(chunk, text=text, reasoning=chunk.reasoning + reasoning)
             )
-            if changed != Chunk():
+            if changed != Chunk(pieces=chunk.pieces):
                 yield changed
         reasoning, text = splitter.end()
         if reasoning or text:

@@ -22,6 +22,7 @@ OPTION_NAMES = frozenset(
         "presence_penalty",
         "frequency_penalty",
         "repeat_penalty",
+        "reasoning_effort",
     }
 )
 
@@ -69,7 +70,8 @@ class Usage:
 
     As OpenAI counts: ``prompt_tokens`` includes those read from (``cached_tokens``) and written to
     (``cache_write_tokens``) the service's own prompt cache, ``completion_tokens`` includes ``reasoning_tokens``.
-    Adapters of services that count otherwise add them up.
+    Adapters of services that count otherwise add them up. ``cost_nanousd`` is what the service itself says that the
+    call cost, in 1e-9 US dollars.
     """
 
     prompt_tokens: int | None = None
@@ -77,15 +79,21 @@ class Usage:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cost_nanousd: int | None = None
+
+    def counts(self) -> dict[str, int | None]:
+        """Return the tokens alone, by name: what a call cost is told elsewhere, all its attempts included."""
+        return {name: getattr(self, name) for name in self.__slots__ if name != "cost_nanousd"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, only because that makes each piece of each answer take three times as long
 class Chunk:
-    """A piece of an answer. The last chunk of a whole answer, and only it, carries ``finish_reason``.
+    """A piece of an answer, changed by nobody. The last one of a whole answer, and only it, carries ``finish_reason``.
 
     ``reasoning`` is the model's thinking and never part of the answer. ``timings`` are the server's own, in
     milliseconds: ``load_ms``, ``prompt_ms``, ``generation_ms`` as far as it reports them. ``vectors`` are embeddings;
-    their one chunk has nothing else but usage and a ``finish_reason``.
+    their one chunk has nothing else but usage and a ``finish_reason``. ``pieces`` is in how many pieces its text was
+    sent: those that arrive together are one chunk.
     """
 
     text: str = ""
@@ -96,6 +104,7 @@ class Chunk:
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     vectors: list[list[float]] | None = None
+    pieces: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,11 @@ async def test_thinking_at_the_beginning_is_moved(text: str, reasoning: str, ans
     assert joined(await split(*text)) == (reasoning, answer)
 
 
+async def test_nothing_is_said_while_all_is_held_back() -> None:
+    arrived = [Chunk(text="<th", pieces=3), Chunk(text="ink>Hm", pieces=2), LAST]
+    assert [chunk async for chunk in split_thinking(source(arrived))] == [Chunk(reasoning="Hm", pieces=2), LAST]
+
+
 WORDS = st.sampled_from(
     ["<think>", "</think>", "<thinking>", "</thinking>", "</thi", "<", ">", " ", "\n", "a", "ä", "b"]
 )

@@ -51,6 +51,16 @@ async def shown_of(instruments: Instruments, provider: str = "echo", model: str 
     return shown
 
 
+async def test_pieces_that_arrive_together_are_no_time_apart() -> None:
+    instruments = Instruments(Recorded())
+    script = Scripted(Chunk(text="abc", pieces=3), 0.02, Chunk(text="de", pieces=2), END)
+    async for _ in instruments.inference.chat("echo", "echo", script.stream()):
+        pass
+    shown = await shown_of(instruments)
+    assert shown["inter_token_latency_seconds_count"] == 4
+    assert 0.02 <= shown["inter_token_latency_seconds_sum"] < shown["request_duration_seconds_sum"]
+
+
 async def test_a_whole_answer() -> None:
     recorded = Recorded()
     instruments = Instruments(recorded)

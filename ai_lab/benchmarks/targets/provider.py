@@ -109,7 +109,10 @@ class ProviderTarget:
                     silence.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
                     if chunk.text or chunk.reasoning or chunk.tool_calls:
                         text = chunk.reasoning + chunk.text + (str(chunk.tool_calls) if chunk.tool_calls else "")
-                        log.add(at_ns, text, is_reasoning=not (chunk.text or chunk.tool_calls))
+                        is_reasoning = not (chunk.text or chunk.tool_calls)
+                        log.add(at_ns, text, is_reasoning=is_reasoning)
+                        for _ in range(1, chunk.pieces):  # sent apart, they arrived together
+                            log.add(at_ns, "", is_reasoning=is_reasoning)
                     _take(chunk, log)
         if not log.is_whole:
             raise StreamBroken(f"The answer of {self._provider.name} ended without its end marker.")

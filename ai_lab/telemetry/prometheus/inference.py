@@ -72,6 +72,8 @@ class Inference:
                             first_at = at
                             self._first_token(labels, at - call.started_at)
                         last_at = at
+                        if chunk.pieces > 1:  # they arrived together
+                            gap_seen(0.0, times=chunk.pieces - 1)
                     if chunk.finish_reason is not None:
                         call.is_whole = True
                         self._finished(labels, chunk, last_at - first_at)

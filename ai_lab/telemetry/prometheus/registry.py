@@ -61,12 +61,12 @@ class Histogram:
         self._exemplars: dict[int, str] = {}
         self._lock = lock
 
-    def observe(self, value: float, trace_id: str | None = None) -> None:
-        """Count a value; ``trace_id`` (hexadecimal digits) leads to the log entries about it."""
+    def observe(self, value: float, trace_id: str | None = None, *, times: int = 1) -> None:
+        """Count a value so many times; ``trace_id`` (hexadecimal digits) leads to the log entries about it."""
         place = bisect_left(self._bounds, value)
         with self._lock:
-            self._counts[place] += 1
-            self._sum += value
+            self._counts[place] += times
+            self._sum += value * times
             if trace_id:
                 self._exemplars[place] = f' # {{trace_id="{trace_id}"}} {value!r} {time.time():.3f}'
 
