@@ -27,6 +27,9 @@ class TextPart(_Lenient):
 
     type: Literal["text"]
     text: Text
+    cache_control: JsonObject | None = Field(
+        default=None, description="Up to here the service keeps the prompt in its own cache: Anthropic, OpenRouter."
+    )
 
 
 class RefusalPart(_Lenient):

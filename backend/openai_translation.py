@@ -28,7 +28,15 @@ from backend.openai_answers import (
     PromptDetails,
     TokenUsage,
 )
-from backend.openai_requests import CompletionRequest, ImagePart, OtherPart, PromptMessage, RefusalPart, TextFormat
+from backend.openai_requests import (
+    CompletionRequest,
+    ImagePart,
+    OtherPart,
+    PromptMessage,
+    RefusalPart,
+    TextFormat,
+    TextPart,
+)
 from backend.sse import event
 
 _DONE = b"data: [DONE]\n\n"
@@ -135,12 +143,22 @@ def _content(message: PromptMessage, number: int) -> str | list[dict[str, Any]]:
         if isinstance(part, ImagePart):
             parts.append(part.model_dump(exclude_none=True))
         else:
-            parts.append({"type": "text", "text": part.refusal if isinstance(part, RefusalPart) else part.text})
+            parts.append(_text(part))
     if all(part["type"] == "text" for part in parts):
-        return "\n".join(part["text"] for part in parts)
+        if not any("cache_control" in part for part in parts):
+            return "\n".join(part["text"] for part in parts)
+        # Put together they are the same text as without the marks: for the response cache, and other services.
+        return [*({**part, "text": part["text"] + "\n"} for part in parts[:-1]), parts[-1]]
     if message.role != "user":
         raise InvalidRequest("Only messages of the user can have images.", param=f"messages.{number}.content")
     return parts
+
+
+def _text(part: TextPart | RefusalPart) -> dict[str, Any]:
+    if isinstance(part, RefusalPart):
+        return {"type": "text", "text": part.refusal}
+    marked = {"cache_control": part.cache_control} if part.cache_control else {}
+    return {"type": "text", "text": part.text, **marked}
 
 
 def whole_answer(call: Call, answer: Completed) -> ChatCompletion:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from ai_lab.shapes import WHOLE, SessionId, ShortText, Text
 
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"^[^\x00]*$")]
 
 
@@ -26,6 +27,7 @@ class ChatOptions(BaseModel):
     presence_penalty: float | None = Field(default=None, strict=True, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, strict=True, ge=-2, le=2)
     repeat_penalty: float | None = Field(default=None, strict=True, ge=0, le=10)
+    reasoning_effort: ReasoningEffort | None = Field(default=None, description="How hard a model that can think does.")
 
     def given(self) -> dict[str, Any]:
         """Return the options that were set; ``stop`` always as a list."""

@@ -109,6 +109,9 @@ LOCAL = Price("local", None, FREE)
 #: A service that refused or failed before it made a token is owed nothing, whatever its price.
 UNANSWERED = Price("unanswered", None, FREE)
 
+#: The source of a cost that the service itself told with its answer.
+BY_SERVICE = "service"
+
 
 def price_of_entry(entry: PriceEntry) -> Price:
     """Return the price that the settings name."""

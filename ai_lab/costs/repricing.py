@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from ai_lab.costs.price_list import PriceList
-from ai_lab.costs.prices import LOCAL, UNANSWERED, usd
+from ai_lab.costs.prices import BY_SERVICE, LOCAL, UNANSWERED, usd
 from ai_lab.costs.repository import Row, add_to_days, change_prices, charges_after, day_of
 from ai_lab.costs.schemas import Repricing
 from ai_lab.database import Database
 from ai_lab.providers import Usage
 
 _PAGE = 500
-_NEVER_TOUCHED = frozenset({LOCAL.source, UNANSWERED.source})
+_NEVER_TOUCHED = frozenset({LOCAL.source, UNANSWERED.source, BY_SERVICE})
 _PRICED = ("price", "price_source", "price_version", "cost_nanousd")
 
 

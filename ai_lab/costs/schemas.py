@@ -120,7 +120,9 @@ class Repricing(BaseModel):
     """What computing costs again with the prices of today's list has changed."""
 
     dry_run: bool
-    looked_at: int = Field(description="Charges of services; those of models on this machine are never touched.")
+    looked_at: int = Field(
+        description="Charges of services; those of models on this machine, and what a service itself said, stay."
+    )
     changed: int
     newly_known: int = Field(description="Of the changed ones, those that had no known cost before.")
     still_unknown: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 
 from ai_lab.costs import repository
@@ -10,12 +11,13 @@ from ai_lab.costs.budgets import Budgets
 from ai_lab.costs.electricity import Electricity
 from ai_lab.costs.export import charges_as_csv
 from ai_lab.costs.price_list import PriceList
-from ai_lab.costs.prices import UNANSWERED, Price
+from ai_lab.costs.prices import BY_SERVICE, UNANSWERED, Price
 from ai_lab.costs.repricing import reprice
 from ai_lab.costs.schemas import Attempted, Charge, CostSummary, GroupBy, Repricing
 from ai_lab.costs.summary import summary_of
 from ai_lab.database import Database
 from ai_lab.database.batches import Batch
+from ai_lab.errors import EmptyRange
 from ai_lab.logging import redact_text
 from ai_lab.providers import Usage
 from ai_lab.settings import Settings
@@ -66,23 +68,8 @@ class Costs:
 
         A charge that cannot be written now is kept and written later; one of the same id is written once.
         """
-        price: Price | None = UNANSWERED
-        if attempted.is_answered:
-            price = await self.price_of(
-                attempted.service, attempted.model, is_local=attempted.is_local, at=attempted.at
-            )
         joules, electricity = self._electricity.used(attempted)
-        units = price.units_for(attempted.usage.prompt_tokens if attempted.usage else None) if price else None
-        cost = price.cost_nanousd(attempted.usage) if price else None
-        charge = Charge(
-            cost_nanousd=cost,
-            estimated_nanousd=price.cost_nanousd(attempted.estimate) if price and cost is None else None,
-            price=units.as_stored() if units and price is not UNANSWERED else None,
-            price_source=price.source if price else None,
-            price_version=price.version if price else None,
-            energy_joules=joules,
-            electricity_nanousd=electricity,
-        )
+        charge = replace(await self._reckoned(attempted), energy_joules=joules, electricity_nanousd=electricity)
         self._batch.add(_row(attempted, charge))
         is_counted = self._costs_money(attempted.service, attempted.model, is_local=attempted.is_local)
         if is_counted and self.budgets.apply(attempted.service, attempted.model):
@@ -101,7 +88,12 @@ class Costs:
         return None if price is None else float(price.typical_usd())
 
     async def summary(self, group_by: GroupBy, start: date | None = None, end: date | None = None) -> CostSummary:
-        """Return what was spent from one day to another (UTC, both included; None: without end)."""
+        """Return what was spent from one day to another (UTC, both included; None: without end).
+
+        Raises:
+            EmptyRange: the first day is after the last.
+        """
+        _check_days(start, end)
         await self._batch.flush()
         async with self._database.reading() as db:
             groups = await repository.summed(db, group_by, start, end)
@@ -109,7 +101,8 @@ class Costs:
         return summary_of(group_by, start, end, totals=totals, groups=groups)
 
     async def export(self, start: date | None = None, end: date | None = None) -> AsyncGenerator[str, None]:
-        """Return CSV in pieces: a line of names, then one for each charge, in order of time."""
+        """Return CSV in pieces: a line of names, then one for each charge, in order of time. Raises ``EmptyRange``."""
+        _check_days(start, end)
         await self._batch.flush()
         await self._database.ping()  # what fails later comes after a part of the file
         return charges_as_csv(self._database, start, end)
@@ -121,7 +114,11 @@ class Costs:
             start: first day (UTC).
             end: last day, included.
             dry_run: only say what would change.
+
+        Raises:
+            EmptyRange: the first day is after the last.
         """
+        _check_days(start, end)
         await self._batch.flush()
         return await reprice(self._database, self._prices, start, end, dry_run=dry_run)
 
@@ -134,12 +131,36 @@ class Costs:
         await self._batch.close()
         await self._prices.close()
 
+    async def _reckoned(self, attempted: Attempted) -> Charge:
+        """Return what is to be paid: what the service says, else what its price makes it."""
+        usage = attempted.usage
+        if not attempted.is_answered:
+            return Charge(UNANSWERED.cost_nanousd(usage), price_source=UNANSWERED.source)
+        if usage is not None and usage.cost_nanousd is not None:
+            return Charge(usage.cost_nanousd, price_source=BY_SERVICE)
+        price = await self.price_of(attempted.service, attempted.model, is_local=attempted.is_local, at=attempted.at)
+        if price is None:
+            return Charge(None)
+        cost = price.cost_nanousd(usage)
+        return Charge(
+            cost,
+            estimated_nanousd=price.cost_nanousd(attempted.estimate) if cost is None else None,
+            price=price.units_for(usage.prompt_tokens if usage else None).as_stored(),
+            price_source=price.source,
+            price_version=price.version,
+        )
+
     def _costs_money(self, service: str, model: str, *, is_local: bool) -> bool:
         return not is_local or self._prices.own(service, model) is not None
 
     async def _write(self, rows: Sequence[repository.Row]) -> None:
         async with self._database.transaction() as db:
             await repository.add_charges(db, rows)
+
+
+def _check_days(start: date | None, end: date | None) -> None:
+    if start and end and start > end:
+        raise EmptyRange
 
 
 def _row(attempted: Attempted, charge: Charge) -> repository.Row:

@@ -27,7 +27,7 @@ model_charges = Table(
     Column("cache_write_tokens", Integer),
     Column("completion_tokens", Integer),
     Column("reasoning_tokens", Integer),
-    #: US dollars per million tokens by kind, and where and when they come from.
+    #: US dollars per million tokens by kind, and where and when they come from; null where the service told the cost.
     Column("price", Json),
     Column("price_source", String(64)),
     Column("price_version", String(64)),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ai_lab.providers import ChatRequest, Message
+from ai_lab.traces.trace import without_texts
 
 #: Of a prompt, and of an answer.
 MOST_CHARACTERS = 100_000
@@ -67,10 +68,10 @@ def request_of(prompt: dict[str, Any], model: str, options: dict[str, Any]) -> C
 
 
 def options_of(request: ChatRequest | None, *, keeps_texts: bool) -> dict[str, Any]:
-    """Return the sampling options of a request; only numbers unless texts are kept, for options may hold any."""
+    """Return the sampling options of a request; what may be text only where texts are kept."""
     if request is None:
         return {}
-    return {name: value for name, value in request.options.items() if keeps_texts or isinstance(value, int | float)}
+    return dict(request.options) if keeps_texts else without_texts(request.options)
 
 
 def shortened(text: str) -> str:

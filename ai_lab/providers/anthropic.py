@@ -14,9 +14,11 @@ import httpx
 from ai_lab.errors import LabError, ProviderError, ProviderRefused, UnsupportedFeature
 from ai_lab.providers.anthropic_request import SAMPLING_OPTIONS, message_body
 from ai_lab.providers.anthropic_stream import AnthropicReader
+from ai_lab.providers.anthropic_thinking import Mind, is_about_thinking, listed_mind, usual_mind
 from ai_lab.providers.event_stream import count_of, stream_answer
 from ai_lab.providers.http_check import check_service
 from ai_lab.providers.http_service import HttpService, ReadKey
+from ai_lab.providers.reasoning_effort import OPTION as EFFORT
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo
 
 _API_VERSION = "2023-06-01"
@@ -70,6 +72,9 @@ class Anthropic:
         self._listed_at = -math.inf
         #: Models that were found to refuse temperature, top_p and top_k.
         self._without_sampling: set[str] = set()
+        self._minds: dict[str, Mind] = {}
+        #: Models with efforts that they were found to refuse.
+        self._refused_efforts: set[tuple[str, str]] = set()
 
     @property
     def address(self) -> str:
@@ -83,21 +88,20 @@ class Anthropic:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
         begun = False
-        try:
-            async with contextlib.aclosing(self._answer(request)) as chunks:
-                async for chunk in chunks:
-                    begun = True
-                    yield chunk
-        except (ProviderRefused, UnsupportedFeature) as error:
-            if begun or not self._is_about_sampling(request, error):
-                raise
-        else:
-            return
-        # Newer models refuse what older ones take, and no list tells which. A refusal costs nothing.
-        self._without_sampling.add(request.model)
-        async with contextlib.aclosing(self._answer(request)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        while True:
+            body, warnings = self._body(request)
+            try:
+                async with self._service.open("POST", "/v1/messages", body, model=request.model) as exchange:
+                    answer = AnthropicReader(self.name, request.model, exchange.errors, warnings)
+                    async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
+                        async for chunk in chunks:
+                            begun = True
+                            yield chunk
+                return  # noqa: TRY300 - it ends the loop
+            except (ProviderRefused, UnsupportedFeature) as error:
+                # Newer models refuse what older ones take, and no list tells all of it. A refusal costs nothing.
+                if begun or not self._learn(request, body, error):
+                    raise
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that the service lists and that are not retired."""
@@ -144,28 +148,34 @@ class Anthropic:
         """Give back all connections."""
         await self._service.close()
 
-    async def _answer(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        body, warnings = message_body(
+    def _body(self, request: ChatRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+        model = request.model
+        is_refused = (model, request.options.get(EFFORT)) in self._refused_efforts
+        return message_body(
             self.name,
             request,
-            most_tokens=self._most_tokens.get(request.model),
-            takes_sampling=request.model not in self._without_sampling,
+            most_tokens=self._most_tokens.get(model),
+            takes_sampling=model not in self._without_sampling,
+            mind=None if is_refused else self._minds.get(model) or usual_mind(model),
         )
-        async with self._service.open("POST", "/v1/messages", body, model=request.model) as exchange:
-            answer = AnthropicReader(self.name, request.model, exchange.errors, warnings)
-            async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
 
-    def _is_about_sampling(self, request: ChatRequest, error: LabError) -> bool:
-        given = {option for option in SAMPLING_OPTIONS if request.options.get(option) is not None}
-        return request.model not in self._without_sampling and any(f"`{option}`" in error.detail for option in given)
+    def _learn(self, request: ChatRequest, body: dict[str, Any], error: LabError) -> bool:
+        """Note what of a request its model refuses; return whether it can do without it."""
+        if "thinking" in body and is_about_thinking(error.detail):
+            self._refused_efforts.add((request.model, request.options[EFFORT]))
+        elif any(f"`{option}`" in error.detail for option in SAMPLING_OPTIONS & body.keys()):
+            self._without_sampling.add(request.model)
+        else:
+            return False
+        return True
 
     def _model_info(self, entry: dict[str, Any]) -> ModelInfo:
         name = entry["id"]
         if most_tokens := count_of(entry.get("max_tokens")):
             self._most_tokens[name] = most_tokens
         listed = entry.get("capabilities")
+        if mind := listed_mind(listed):
+            self._minds[name] = mind
         supported = {
             ours
             for theirs, ours in _CAPABILITIES.items()

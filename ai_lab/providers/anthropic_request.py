@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from ai_lab.errors import InvalidRequest, UnsupportedFeature
+from ai_lab.providers.anthropic_thinking import DEFAULT_MAX_TOKENS, Mind, asked_thinking
 from ai_lab.providers.message_parts import called_function, chosen_tool, image_address, split_data, tool_function
+from ai_lab.providers.reasoning_effort import OPTION as EFFORT
 from ai_lab.providers.types import ChatRequest, Message
 
-#: The API wants to be told how long an answer may get. Every model that is offered today writes at least this much.
-DEFAULT_MAX_TOKENS = 8192
 #: What the newest models refuse altogether; they choose for themselves.
 SAMPLING_OPTIONS = frozenset({"temperature", "top_p", "top_k"})
-_OPTIONS = SAMPLING_OPTIONS | {"max_tokens", "stop"}
+_OPTIONS = SAMPLING_OPTIONS | {"max_tokens", "stop", EFFORT}
+_MARK = "cache_control"
 _ONE_CALL = "parallel_tool_calls"
 _MOST_TEMPERATURE = 1.0
 _NOT_IN_AN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def message_body(
-    name: str, request: ChatRequest, *, most_tokens: int | None, takes_sampling: bool
+    name: str, request: ChatRequest, *, most_tokens: int | None, takes_sampling: bool, mind: Mind | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the body for ``/v1/messages``, and a warning for everything in the request that it changes or leaves out.
 
@@ -30,24 +31,30 @@ def message_body(
         request: what is asked.
         most_tokens: the longest answer that the model can write, None where that is not known.
         takes_sampling: the model takes temperature, top_p and top_k.
+        mind: how the model thinks; None: it refuses the effort that is asked for.
 
     Raises:
-        InvalidRequest: an image, a tool or a tool call cannot be read.
+        InvalidRequest: an image, a tool or a tool call cannot be read, or there is no such effort.
         UnsupportedFeature: the API has no word for a part of a message, or for JSON without a schema.
     """
     warnings: list[str] = []
     system, messages = _messages(name, request.messages)
     body: dict[str, Any] = {"model": request.model, "messages": messages, "stream": True}
     if system and not messages:  # the API wants a question: instructions alone are asked as one
-        body["messages"] = [{"role": "user", "content": [{"type": "text", "text": system}]}]
+        body["messages"] = [{"role": "user", "content": system}]
     elif system:
-        body["system"] = system
-    body |= _options(name, request, most_tokens, warnings, takes_sampling=takes_sampling)
+        body["system"] = system if len(system) > 1 or _MARK in system[0] else system[0]["text"]
+    thinking = asked_thinking(name, request, mind, messages, most_tokens)
+    warnings += [thinking.warning] if thinking.warning else []
+    body |= thinking.fields
+    body |= _options(
+        name, request, most_tokens, warnings, takes_sampling=takes_sampling, thinking_tokens=thinking.tokens
+    )
     if request.tools:
         body["tools"] = [_tool(name, tool) for tool in request.tools]
         body["tool_choice"] = _tool_choice(request.tool_choice, one_call=request.options.get(_ONE_CALL) is False)
     if (answer_format := _format(name, request.response_format)) is not None:
-        body["output_config"] = {"format": answer_format}
+        body["output_config"] = {**body.get("output_config", {}), "format": answer_format}
     return body, tuple(warnings)
 
 
@@ -57,7 +64,13 @@ def ignored(name: str, option: str) -> str:
 
 
 def _options(
-    name: str, request: ChatRequest, most_tokens: int | None, warnings: list[str], *, takes_sampling: bool
+    name: str,
+    request: ChatRequest,
+    most_tokens: int | None,
+    warnings: list[str],
+    *,
+    takes_sampling: bool,
+    thinking_tokens: int,
 ) -> dict[str, Any]:
     given = {
         option: value
@@ -69,8 +82,12 @@ def _options(
         ignored(f"{name}'s {request.model}" if option in SAMPLING_OPTIONS else name, option)
         for option in sorted(given.keys() - known)
     ]
-    options = {option: given[option] for option in known & given.keys() if option != "stop"}
-    options.setdefault("max_tokens", min(DEFAULT_MAX_TOKENS, most_tokens or DEFAULT_MAX_TOKENS))
+    if thinking_tokens and (sampling := sorted(known & SAMPLING_OPTIONS & given.keys())):
+        known -= SAMPLING_OPTIONS
+        warnings += [f"option {option!r} was ignored: {name} takes it only without thinking" for option in sampling]
+    options = {option: given[option] for option in known & given.keys() if option not in {"stop", EFFORT}}
+    usual = DEFAULT_MAX_TOKENS + thinking_tokens
+    options.setdefault("max_tokens", min(usual, most_tokens or usual))
     if most_tokens and options["max_tokens"] > most_tokens:
         options["max_tokens"] = most_tokens
         warnings.append(f"option 'max_tokens' was lowered to {most_tokens}, the most that {request.model} writes")
@@ -88,16 +105,17 @@ def _options(
     return options
 
 
-def _messages(name: str, messages: Sequence[Message]) -> tuple[str, list[dict[str, Any]]]:
-    """Return the system prompt and the turns. Neighbours of one role are one turn: all results of parallel calls too.
+def _messages(name: str, messages: Sequence[Message]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the system prompt, in one block where nothing marks parts of it, and the turns.
 
+    Neighbours of one role are one turn: all results of parallel calls too.
     Blocks of nothing but blanks are left out, for the API refuses them.
     """
-    system: list[str] = []
+    system: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message.role == "system":
-            system.append(message.text())
+            system += _instructions(message)
             continue
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _blocks(name, message)
@@ -108,7 +126,21 @@ def _messages(name: str, messages: Sequence[Message]) -> tuple[str, list[dict[st
     if turns and turns[-1]["role"] == "assistant" and turns[-1]["content"][-1]["type"] == "text":
         last = turns[-1]["content"][-1]  # to be continued; the API refuses blanks at its end
         last["text"] = last["text"].rstrip()
-    return "\n\n".join(text for text in system if text.strip()), turns
+    if system and not any(_MARK in block for block in system):
+        system = [{"type": "text", "text": "\n\n".join(block["text"] for block in system)}]
+    return system, turns
+
+
+def _instructions(message: Message) -> list[dict[str, Any]]:
+    if isinstance(message.content, str) or not any(_MARK in part for part in message.content):
+        return [{"type": "text", "text": text}] if (text := message.text()).strip() else []
+    return [_text(part) for part in message.content if str(part.get("text", "")).strip()]
+
+
+def _text(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a block with the mark up to which the service is to keep the prompt in its own cache."""
+    mark = part.get(_MARK)
+    return {"type": "text", "text": part["text"]} | ({_MARK: mark} if mark else {})
 
 
 def _blocks(name: str, message: Message) -> list[dict[str, Any]]:
@@ -139,7 +171,7 @@ def _content(name: str, message: Message) -> list[dict[str, Any]]:
         if part.get("type") != "text":
             blocks.append({"type": "image", "source": _image_source(image_address(name, part))})
         elif str(part.get("text", "")).strip():
-            blocks.append({"type": "text", "text": part["text"]})
+            blocks.append(_text(part))
     return blocks
 
 

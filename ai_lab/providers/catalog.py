@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
@@ -109,7 +109,11 @@ def _openai(name: str, base_url: str, **more: Any) -> Provider:
     from ai_lab.providers.openai_compatible import OpenAICompatible  # noqa: PLC0415 - as above
     from ai_lab.providers.openai_options import DIALECTS, PLAIN  # noqa: PLC0415 - as above
 
-    return OpenAICompatible(name, base_url, dialect=DIALECTS.get(_service_at(base_url) or name, PLAIN), **more)
+    service = _service_at(base_url)
+    dialect = DIALECTS.get(service or name, PLAIN)
+    if service is None:  # a server of somebody's own may put anything where the service has dollars
+        dialect = replace(dialect, tells_cost=False)
+    return OpenAICompatible(name, base_url, dialect=dialect, **more)
 
 
 def _azure(name: str, base_url: str, **more: Any) -> Provider:

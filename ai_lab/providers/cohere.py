@@ -66,7 +66,7 @@ class Cohere:
             address_hint=" (such as https://api.cohere.com)",
         )
         self._list_timeout_seconds = min(timeout_seconds, _LIST_TIMEOUT_SECONDS)
-        self._contexts: dict[str, int | None] = {}
+        self._listed: dict[str, ModelInfo] = {}
         self._listed_at = -math.inf
 
     @property
@@ -80,7 +80,7 @@ class Cohere:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
-        body, warnings = chat_body(self.name, request)
+        body, warnings = chat_body(self.name, request, thinks=self._thinks(request.model))
         async with self._service.open("POST", "/v2/chat", body, model=request.model) as exchange:
             answer = CohereReader(self.name, request.model, exchange.errors, warnings)
             async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
@@ -105,16 +105,17 @@ class Cohere:
                 if isinstance(token, str) and token
                 else None
             )
-        self._contexts = {model.name: model.context_tokens for model in found}
+        self._listed = {model.name: model for model in found}
         return found
 
     async def context_tokens(self, model: str) -> int | None:
         """Return what the list of models says; None where that is not known."""
-        if model not in self._contexts and time.monotonic() - self._listed_at > _LIST_RETRY_SECONDS:
+        if model not in self._listed and time.monotonic() - self._listed_at > _LIST_RETRY_SECONDS:
             self._listed_at = time.monotonic()
             with contextlib.suppress(LabError):
                 await self.models()
-        return self._contexts.get(model)
+        listed = self._listed.get(model)
+        return listed.context_tokens if listed else None
 
     async def count_tokens(self, model: str, messages: Sequence[Message]) -> int | None:
         """Return None: a call over the network for every message is not worth it."""
@@ -144,6 +145,10 @@ class Cohere:
     async def close(self) -> None:
         """Give back all connections."""
         await self._service.close()
+
+    def _thinks(self, model: str) -> bool:
+        listed = self._listed.get(model)
+        return "thinking" in listed.capabilities if listed else "reasoning" in model
 
 
 def _model_info(entry: Any) -> ModelInfo | None:

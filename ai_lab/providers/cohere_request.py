@@ -6,6 +6,8 @@ from typing import Any
 
 from ai_lab.errors import InvalidRequest
 from ai_lab.providers.message_parts import called_function, chosen_tool, image_address, tool_function
+from ai_lab.providers.reasoning_effort import OPTION as EFFORT
+from ai_lab.providers.reasoning_effort import THINKING_TOKENS, effort_of, ignored
 from ai_lab.providers.types import ChatRequest, Message
 
 _OPTION_NAMES = {
@@ -27,16 +29,26 @@ _RANGES = {
 }
 
 
-def chat_body(name: str, request: ChatRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+def chat_body(name: str, request: ChatRequest, *, thinks: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the body for ``/v2/chat``, and a warning for everything in the request that it changes or leaves out.
 
+    Args:
+        name: the provider's name, for texts.
+        request: what is asked.
+        thinks: the model can think before it answers.
+
     Raises:
-        InvalidRequest: an image, a tool or a tool call cannot be read.
+        InvalidRequest: an image, a tool or a tool call cannot be read, or there is no such effort.
         UnsupportedFeature: a part of a message is neither text nor an image.
     """
     options, warnings = _options(name, request)
     messages = [said for message in request.messages if (said := _message(name, message))]
     body: dict[str, Any] = {"model": request.model, "messages": messages, "stream": True, **options}
+    effort = effort_of(request)
+    if effort and thinks:
+        body["thinking"] = _thinking(effort, options.get("max_tokens"))
+    elif effort not in {None, "none"}:
+        warnings.append(ignored(name, request.model))
     if request.tools:
         body |= _tools(name, request.tools, request.tool_choice)
     if (answer_format := _format(request.response_format)) is not None:
@@ -48,7 +60,7 @@ def _options(name: str, request: ChatRequest) -> tuple[dict[str, Any], list[str]
     given = {option: value for option, value in request.options.items() if value is not None}
     warnings = [
         f"option {option!r} is not supported by {name} and was ignored"
-        for option in sorted(given.keys() - _OPTION_NAMES.keys())
+        for option in sorted(given.keys() - _OPTION_NAMES.keys() - {EFFORT})
     ]
     options: dict[str, Any] = {}
     for option, theirs in _OPTION_NAMES.items():
@@ -66,6 +78,14 @@ def _options(name: str, request: ChatRequest) -> tuple[dict[str, Any], list[str]
         del options["presence_penalty"]
         warnings.append(f"option 'presence_penalty' was ignored: {name} takes it only without 'frequency_penalty'")
     return options, warnings
+
+
+def _thinking(effort: str, max_tokens: int | None) -> dict[str, Any]:
+    """Return how much the model may think; of a short answer half is left for what it says."""
+    if effort == "none":
+        return {"type": "disabled"}
+    tokens = THINKING_TOKENS[effort]
+    return {"type": "enabled", "token_budget": min(tokens, max(1, max_tokens // 2)) if max_tokens else tokens}
 
 
 def _message(name: str, message: Message) -> dict[str, Any] | None:

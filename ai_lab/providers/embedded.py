@@ -13,6 +13,7 @@ from ai_lab.errors import ModelDamaged, ModelNotFound, UnsupportedFeature
 from ai_lab.providers.engine import INSTALL_REMEDY, Engine, library_folder
 from ai_lab.providers.engine_host import EngineHost
 from ai_lab.providers.model_files import ModelFile, find_models, is_chat_model
+from ai_lab.providers.reasoning_effort import OPTION, effort_of, ignored
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo
 
 
@@ -76,10 +77,16 @@ class Embedded:
                 raise UnsupportedFeature(
                     f"{file.name} was not trained to call tools. Choose one that was.", param="tools"
                 )
+            warnings: tuple[str, ...] = ()
+            if (effort := effort_of(request)) and not await client.takes_effort():
+                options = {name: value for name, value in request.options.items() if name != OPTION}
+                request = dataclasses.replace(request, options=options)
+                warnings = () if effort == "none" else (ignored(self.name, file.name),)
             async with contextlib.aclosing(client.stream(request)) as chunks:
                 async for chunk in chunks:
-                    if load_ms and chunk.finish_reason:
-                        yield dataclasses.replace(chunk, timings={"load_ms": load_ms, **chunk.timings})
+                    if chunk.finish_reason and (load_ms or warnings):
+                        timings = {"load_ms": load_ms, **chunk.timings} if load_ms else chunk.timings
+                        yield dataclasses.replace(chunk, timings=timings, warnings=(*chunk.warnings, *warnings))
                     else:
                         yield chunk
 

@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 import httpx
 
-from ai_lab.errors import LabError, ProviderError
+from ai_lab.errors import LabError, ProviderError, ProviderRefused, UnsupportedFeature
 from ai_lab.providers.event_stream import count_of, stream_answer
 from ai_lab.providers.google_request import chat_body
 from ai_lab.providers.google_stream import GoogleReader
+from ai_lab.providers.google_thinking import is_about_thinking, taken_effort
 from ai_lab.providers.http_check import check_service
 from ai_lab.providers.http_service import HttpService, ReadKey
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo, Usage
@@ -65,6 +66,8 @@ class Google:
             address_hint=" (such as https://generativelanguage.googleapis.com)",
         )
         self._list_timeout_seconds = min(timeout_seconds, _LIST_TIMEOUT_SECONDS)
+        #: Efforts of thinking that models were found to refuse.
+        self._refused: dict[str, set[str]] = {}
         self._listed: dict[str, ModelInfo] = {}
         self._listed_at = -math.inf
 
@@ -79,13 +82,26 @@ class Google:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
         """Yield the answer as it arrives; closing the generator closes the connection."""
-        body, warnings = chat_body(self.name, request, thinks=self._thinks(request.model))
         path = f"{_path(request.model)}:streamGenerateContent?alt=sse"
-        async with self._service.open("POST", path, body, model=request.model) as exchange:
-            answer = GoogleReader(self.name, request.model, exchange.errors, warnings)
-            async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+        begun = False
+        while True:
+            refused = frozenset(self._refused.get(request.model, ()))
+            thinks = self._thinks(request.model)
+            body, warnings = chat_body(self.name, request, thinks=thinks, refused=refused)
+            try:
+                async with self._service.open("POST", path, body, model=request.model) as exchange:
+                    answer = GoogleReader(self.name, request.model, exchange.errors, warnings)
+                    async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
+                        async for chunk in chunks:
+                            begun = True
+                            yield chunk
+                return  # noqa: TRY300 - it ends the loop
+            except (ProviderRefused, UnsupportedFeature) as error:
+                sent = taken_effort(request, refused) if thinks else None
+                if begun or sent is None or not is_about_thinking(error.detail):
+                    raise
+                # Which models take which is in no list. A refusal costs nothing, and it is remembered.
+                self._refused.setdefault(request.model, set()).add(sent)
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that write or make embeddings; those for images, sound and video are left out."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ai_lab.errors import InvalidRequest, UnsupportedFeature
+from ai_lab.providers.google_thinking import thinking_config
 from ai_lab.providers.message_parts import called_function, chosen_tool, image_address, split_data, tool_function
+from ai_lab.providers.reasoning_effort import OPTION as EFFORT
 from ai_lab.providers.types import ChatRequest, Message
 
 _OPTION_NAMES = {
@@ -30,16 +32,19 @@ _NO_SIGNATURE = "skip_thought_signature_validator"
 _WANTS_SIGNATURES = re.compile(r"gemini-([3-9]|\d\d)")
 
 
-def chat_body(name: str, request: ChatRequest, *, thinks: bool) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the body for ``:streamGenerateContent``, and a warning for every option that is not sent.
+def chat_body(
+    name: str, request: ChatRequest, *, thinks: bool, refused: Collection[str] = ()
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the body for ``:streamGenerateContent``, and a warning for every option that is changed or not sent.
 
     Args:
         name: the provider's name, for texts.
         request: what is asked.
         thinks: the model thinks before it answers, and can be asked to show it.
+        refused: efforts that the model was found to refuse.
 
     Raises:
-        InvalidRequest: an image, a tool or a tool call cannot be read.
+        InvalidRequest: an image, a tool or a tool call cannot be read, or there is no such effort.
         UnsupportedFeature: the API has no word for a part of a message.
     """
     given = {option: value for option, value in request.options.items() if value is not None}
@@ -47,8 +52,9 @@ def chat_body(name: str, request: ChatRequest, *, thinks: bool) -> tuple[dict[st
     if isinstance(config.get("stopSequences"), str):
         config["stopSequences"] = [config["stopSequences"]]
     config |= _format(request.response_format)
-    if thinks:
-        config["thinkingConfig"] = {"includeThoughts": True}
+    thinking, warning = thinking_config(name, request, thinks=thinks, refused=refused)
+    if thinking:
+        config["thinkingConfig"] = thinking
     system, contents = _contents(name, request)
     body: dict[str, Any] = {"contents": contents}
     if system:
@@ -59,8 +65,9 @@ def chat_body(name: str, request: ChatRequest, *, thinks: bool) -> tuple[dict[st
         body["tools"] = [{"functionDeclarations": [_declaration(name, tool) for tool in request.tools]}]
         if request.tool_choice is not None:
             body["toolConfig"] = {"functionCallingConfig": _calling(request.tool_choice)}
-    ignored = sorted(given.keys() - _OPTION_NAMES.keys())
-    return body, tuple(f"option {option!r} is not supported by {name} and was ignored" for option in ignored)
+    ignored = sorted(given.keys() - _OPTION_NAMES.keys() - {EFFORT})
+    warnings = [f"option {option!r} is not supported by {name} and was ignored" for option in ignored]
+    return body, (*warnings, warning) if warning else tuple(warnings)
 
 
 def _contents(name: str, request: ChatRequest) -> tuple[str, list[dict[str, Any]]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from ai_lab.errors import InvalidRequest, UnsupportedFeature
+from ai_lab.providers.reasoning_effort import OPTION as EFFORT
+from ai_lab.providers.reasoning_effort import changed, effort_of, ignored, nearest
 from ai_lab.providers.types import ChatRequest, Message
 
 _OPTION_NAMES = {
@@ -24,13 +27,22 @@ _OPTION_NAMES = {
     "repeat_penalty": "repeat_penalty",
 }
 _BYTES_IN_A_TOKEN = 8
+#: These know levels, and always think; all others only know whether to.
+_KNOWS_LEVELS = re.compile(r"(.*/)?gpt-oss")
+_LEVELS = ("low", "medium", "high")
 
 
-def chat_body(name: str, request: ChatRequest, num_ctx: int) -> tuple[dict[str, Any], list[str]]:
+def chat_body(name: str, request: ChatRequest, num_ctx: int, *, thinks: bool) -> tuple[dict[str, Any], list[str]]:
     """Return the body for ``/api/chat``, and a warning for everything in the request that it has no word for.
 
+    Args:
+        name: the provider's name, for texts.
+        request: what is asked.
+        num_ctx: the context to ask for, in tokens.
+        thinks: the model can think before it answers.
+
     Raises:
-        InvalidRequest: an image or the arguments of a tool call cannot be read.
+        InvalidRequest: an image or the arguments of a tool call cannot be read, or there is no such effort.
         UnsupportedFeature: a part of a message is neither text nor an image.
     """
     given = {option: value for option, value in request.options.items() if value is not None}
@@ -43,14 +55,29 @@ def chat_body(name: str, request: ChatRequest, num_ctx: int) -> tuple[dict[str, 
         "stream": True,
         "options": {**options, "num_ctx": num_ctx},
     }
-    unsupported = [f"option {option!r}" for option in sorted(given.keys() - _OPTION_NAMES.keys())]
+    unsupported = [f"option {option!r}" for option in sorted(given.keys() - _OPTION_NAMES.keys() - {EFFORT})]
     if request.tools and request.tool_choice != "none":
         body["tools"] = request.tools
         if request.tool_choice not in (None, "auto"):
             unsupported.append("a tool_choice other than auto and none")
     if (answer_format := _format(request.response_format)) is not None:
         body["format"] = answer_format
-    return body, [f"{what} is not supported by {name} and was ignored" for what in unsupported]
+    warnings = [f"{what} is not supported by {name} and was ignored" for what in unsupported]
+    if effort := effort_of(request):
+        think, warning = _think(name, request.model, effort, thinks=thinks)
+        body |= {} if think is None else {"think": think}
+        warnings += [warning] if warning else []
+    return body, warnings
+
+
+def _think(name: str, model: str, effort: str, *, thinks: bool) -> tuple[bool | str | None, str | None]:
+    """Return whether to think, or how hard; None: nothing is sent. Then a warning where that is not what was asked."""
+    if not thinks:
+        return None, None if effort == "none" else ignored(name, model)
+    if not _KNOWS_LEVELS.match(model):
+        return effort != "none", None
+    taken = nearest(effort, _LEVELS)
+    return taken, changed(name, model, taken) if taken and taken != effort else None
 
 
 def least_tokens(messages: Sequence[Message]) -> int:

@@ -10,13 +10,14 @@ from typing import Any
 
 import httpx
 
-from ai_lab.errors import LabError, ProviderError, UnsupportedFeature
+from ai_lab.errors import LabError, ProviderError, ProviderRefused, UnsupportedFeature
 from ai_lab.providers.event_stream import count_of, stream_answer
 from ai_lab.providers.http_check import check_service
 from ai_lab.providers.http_service import HttpService, ReadKey
 from ai_lab.providers.openai_models import model_infos
-from ai_lab.providers.openai_options import PLAIN, Dialect, chosen
-from ai_lab.providers.openai_stream import AnswerReader
+from ai_lab.providers.openai_options import PLAIN, Dialect, chosen, refused_name
+from ai_lab.providers.openai_stream import AnswerReader, cost_nanousd
+from ai_lab.providers.reasoning_effort import OPTION as EFFORT
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo, Usage
 
 _LIST_TIMEOUT_SECONDS = 10.0
@@ -91,15 +92,17 @@ class OpenAICompatible:
             body, warnings = self._body(request)
             try:
                 async with self._service.open("POST", "/chat/completions", body, model=request.model) as exchange:
-                    answer = AnswerReader(self.name, request.model, exchange.errors, warnings)
+                    answer = AnswerReader(
+                        self.name, request.model, exchange.errors, warnings, tells_cost=self._dialect.tells_cost
+                    )
                     async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
                         async for chunk in chunks:
                             begun = True
                             yield chunk
                 return  # noqa: TRY300 - it ends the loop
-            except UnsupportedFeature as error:
+            except (ProviderRefused, UnsupportedFeature) as error:
                 # Which models refuse which options is in no list. A refusal costs nothing, and it is remembered.
-                if begun or not self._learn(request, error.param):
+                if begun or not self._learn(request, body, error):
                     raise
 
     async def models(self) -> list[ModelInfo]:
@@ -134,9 +137,10 @@ class OpenAICompatible:
             raise ProviderError(f"{self.name} sent embeddings that are not in the shape of OpenAI's API.") from None
         if len(vectors) != len(texts):
             raise ProviderError(f"{self.name} sent {len(vectors)} embeddings for {len(texts)} texts.")
-        counted = answer.get("usage")
-        tokens = count_of(counted.get("prompt_tokens")) if isinstance(counted, dict) else None
-        return Embeddings(vectors, None if tokens is None else Usage(prompt_tokens=tokens))
+        counted = found if isinstance(found := answer.get("usage"), dict) else {}
+        cost = cost_nanousd(counted) if self._dialect.tells_cost else None
+        usage = Usage(prompt_tokens=count_of(counted.get("prompt_tokens")), cost_nanousd=cost)
+        return Embeddings(vectors, usage if usage != Usage() else None)
 
     async def check(self) -> Check:
         """Return whether the service lists its models within a second."""
@@ -165,20 +169,23 @@ class OpenAICompatible:
             body["response_format"] = request.response_format
         return body, tuple(f"option {name!r} is not supported by {self.name} and was ignored" for name in ignored)
 
-    def _learn(self, request: ChatRequest, refused: str | None) -> bool:
+    def _learn(self, request: ChatRequest, body: dict[str, Any], error: LabError) -> bool:
         """Note that a model refuses a field; return whether the request can do without it."""
+        field = error.param
+        if field is None and EFFORT in error.detail:  # servers that know no such field say so in words of their own
+            field = EFFORT
         sent, _ = chosen(self._dialect, request.options, self._refused.get(request.model, {}))
-        if refused not in sent:
+        if field not in sent.keys() | self._dialect.options.values() or field not in body:
             return False
         if len(self._refused) >= _MOST_LEARNT:
             self._refused.clear()
-        other = _NEWER_NAMES.get(refused)
-        self._refused[request.model] = self._refused.get(request.model, {}) | {refused: other}
+        name = refused_name(field, body[field])
+        self._refused[request.model] = self._refused.get(request.model, {}) | {name: _NEWER_NAMES.get(field)}
         return True
 
 
 def _message_body(message: Message, dialect: Dialect) -> dict[str, Any]:
-    body: dict[str, Any] = {"role": message.role, "content": message.content}
+    body: dict[str, Any] = {"role": message.role, "content": _content(message, dialect)}
     for field in ("name", "tool_calls", "tool_call_id"):
         if (value := getattr(message, field)) is not None:
             body[field] = value
@@ -187,3 +194,12 @@ def _message_body(message: Message, dialect: Dialect) -> dict[str, Any]:
             {field: call[field] for field in ("id", "type", "function") if field in call} for call in message.tool_calls
         ]
     return body
+
+
+def _content(message: Message, dialect: Dialect) -> str | list[dict[str, Any]]:
+    """Return what a message says, without marks that the service does not know; many take nothing but text then."""
+    if isinstance(message.content, str) or dialect.takes_cache_control:
+        return message.content
+    if not message.has_images():
+        return message.text()
+    return [{name: part[name] for name in part if name != "cache_control"} for part in message.content]

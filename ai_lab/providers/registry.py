@@ -141,6 +141,14 @@ class Providers:
             for info in self._lists[name].models
         ]
 
+    def names(self) -> list[str]:
+        """Return the providers that there are now; no I/O."""
+        return list(self._present())
+
+    def list_has(self, model: str) -> bool:
+        """Return whether a model of this name, without its provider, is in a list as it was last told; no I/O."""
+        return any(listed.find(model) for listed in self._lists.values())
+
     async def resolve(self, name: str | None) -> ResolvedModel:
         """Return what ``provider/model``, a bare model name or None (the default model) means.
 

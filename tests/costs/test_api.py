@@ -106,6 +106,16 @@ _SENSELESS: list[Any] = [
 ]
 
 
+async def test_a_service_that_nobody_has_gets_no_budget(server: httpx.AsyncClient) -> None:
+    misspelt = _VALID | {"name": "misspelt", "service": "ecko"}
+    made = (await server.post("/budgets", json=misspelt | {"service": "echo"})).json()
+    for asked in (server.post("/budgets", json=misspelt), server.patch(f"/budgets/{made['id']}", json=misspelt)):
+        refused = await asked
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+        assert refused.json()["detail"] == "No service is called 'ecko'. Did you mean echo?"
+    assert (await server.delete(f"/budgets/{made['id']}")).status_code == 204
+
+
 async def test_what_is_not_there_or_makes_no_sense(server: httpx.AsyncClient) -> None:
     for body in _SENSELESS:
         answer = await server.post("/budgets", json=body)
@@ -116,5 +126,17 @@ async def test_what_is_not_there_or_makes_no_sense(server: httpx.AsyncClient) ->
     for path in ("/costs/summary?group_by=weather", "/costs/summary?from=1", "/costs/export?to=2026-02-30"):
         assert (await server.get(path)).status_code == 422
     assert (await server.post("/costs/reprice", json={"since": "2026-01-01"})).status_code == 422
+    backwards = {"from": "2026-01-02", "to": "2026-01-01"}
+    for asked in (
+        server.get("/costs/summary", params=backwards),
+        server.get("/costs/export", params=backwards),
+        server.post("/costs/reprice", json=backwards),
+        server.get("/traces", params={"from": "2026-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}),
+    ):
+        refused = await asked
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+        assert "`from` must be before `to`" in refused.json()["detail"]
+    one_day = {"from": "2026-01-02", "to": "2026-01-02"}
+    assert (await server.get("/costs/summary", params=one_day)).status_code == 200
     for change in ({"hard_usd": -1}, {"name": None}, {"period": None}, {"name": ""}):
         assert (await server.patch("/budgets/nothing", json=change)).status_code == 422

@@ -213,6 +213,27 @@ async def test_repricing_gives_the_unknown_a_cost_and_keeps_the_sums(costs: Cost
     await later.close()
 
 
+async def test_what_the_service_says_wins_over_every_price_and_stays(costs: Costs, database: Database) -> None:
+    told = Usage(10, 10, cost_nanousd=1_234)
+    for one in (
+        attempted(usage=told),
+        attempted("elsewhere", "model", usage=told),
+        attempted(usage=told, is_answered=False),
+    ):
+        await costs.charge(one)
+    assert (await costs.reprice()).looked_at == 0
+    found = {
+        (row["outcome"], row["cost_nanousd"], row["price_source"], row["price"]) for row in await charges(database)
+    }
+    assert found == {("ok", 1_234, "service", None), ("failed", 0, "unanswered", None)}
+    assert await sums(database) == (2_468, 3, 2_468, 3)
+    lines = list(csv.DictReader(io.StringIO("".join([piece async for piece in await costs.export()]), newline="")))
+    told_lines = [line for line in lines if line["outcome"] == "ok"]
+    assert {(line["price_source"], line["cost_usd"], line["price_input_usd_per_million"]) for line in told_lines} == {
+        ("service", "0.000001234", "")
+    }
+
+
 async def test_repricing_is_for_the_days_that_are_named(costs: Costs, database: Database) -> None:
     for day in (1, 2, 3):
         await costs.charge(attempted("elsewhere", "model", at=datetime(2026, 5, day, 12, tzinfo=UTC)))

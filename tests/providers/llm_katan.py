@@ -21,7 +21,7 @@ KEYS = {
     "vertexai": "katan-vertexai-key",
     "azure_openai": "katan-azure-key",
 }
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 
 
 @contextlib.contextmanager

@@ -61,6 +61,17 @@ async def test_options_reach_the_engine(embedded: Embedded) -> None:
     assert (last.finish_reason, "assist" in stopped) == ("stop", False)
     assert last.warnings == ()
     assert text
+    # This model does not think; others are told by their template.
+    for effort, said in (("high", f"option 'reasoning_effort' is not supported by embedded's {SHIPPED}"), ("none", "")):
+        _, last = await answer(embedded, "Hi", max_tokens=1, reasoning_effort=effort)
+        assert [said in warning for warning in last.warnings] == ([True] if said else [])
+    client = embedded._host.client
+    assert client is not None
+    told = [
+        client._body(ChatRequest(SHIPPED, [], options={"reasoning_effort": effort}))[0]["chat_template_kwargs"]
+        for effort in ("none", "low")
+    ]
+    assert told == [{"enable_thinking": False}, {"enable_thinking": True, "reasoning_effort": "low"}]
 
 
 async def test_a_response_format_is_kept_to(embedded: Embedded) -> None:

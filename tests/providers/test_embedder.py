@@ -130,7 +130,7 @@ async def test_it_leaves_memory_when_idle_and_comes_back(embedder: Embedder) -> 
     assert (await embedder.check()).detail == "idle"
     first = await embedder.embed(MODEL, ["text"])
     assert (await embedder.check()).detail == "loaded"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await embedder.check()).detail != "idle":  # noqa: ASYNC110 - a timer of its own
             await asyncio.sleep(0.01)
     assert await embedder.embed(MODEL, ["text"]) == first

@@ -231,7 +231,7 @@ async def test_closing_ends_a_starting_engine(tmp_path: Path) -> None:
         await until(has_child)
     with pytest.raises(EngineError, match="closed"):
         await asking
-    assert not psutil.wait_procs(engines(), timeout=5)[1]
+    assert not psutil.wait_procs(engines(), timeout=30)[1]
     with pytest.raises(EngineError, match="closed"):
         await answer(provider)
 
@@ -243,7 +243,7 @@ async def test_an_engine_that_hangs_while_it_loads_is_ended(tmp_path: Path) -> N
         engines()[0].suspend()
         with pytest.raises(EngineError, match=r"did not load .* within 2 s"):
             await asking
-        assert not psutil.wait_procs(engines(), timeout=5)[1]
+        assert not psutil.wait_procs(engines(), timeout=30)[1]
 
 
 async def test_closing_ends_a_running_answer(tmp_path: Path) -> None:

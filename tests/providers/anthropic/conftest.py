@@ -17,6 +17,6 @@ async def server() -> AsyncIterator[AnthropicServer]:
 
 @pytest.fixture
 async def provider(server: AnthropicServer) -> AsyncIterator[Anthropic]:
-    made = Anthropic("anthropic", server.origin, api_key=key, timeout_seconds=5)
+    made = Anthropic("anthropic", server.origin, api_key=key, timeout_seconds=60)
     yield made
     await made.close()

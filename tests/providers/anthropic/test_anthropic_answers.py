@@ -62,7 +62,10 @@ async def test_text_reasoning_and_usage_of_a_whole_answer(server: AnthropicServe
 
     *pieces, final = await collect(provider)
 
-    assert pieces == [Chunk(reasoning="Hm"), Chunk(text="Y"), Chunk(text="es")]
+    first, *said = pieces
+    assert first == Chunk(reasoning="Hm")
+    assert {chunk.reasoning for chunk in said} == {""}
+    assert ("".join(chunk.text for chunk in said), sum(chunk.pieces for chunk in said)) == ("Yes", 2)
     assert final == Chunk(
         finish_reason="stop",
         usage=Usage(

@@ -114,6 +114,18 @@ async def test_instructions_alone_are_asked_as_a_question(server: AnthropicServe
     assert "system" not in body
 
 
+async def test_marks_of_the_prompt_cache_stay_where_they_are(server: AnthropicServer, provider: Anthropic) -> None:
+    mark = {"type": "ephemeral", "ttl": "1h"}
+    parts: list[dict[str, Any]] = [
+        {"type": "text", "text": "Long.", "cache_control": mark},
+        {"type": "text", "text": "Short."},
+    ]
+    body, _ = await sent(server, provider, Message("system", parts), Message("system", "Kind."), Message("user", parts))
+
+    assert body["system"] == [*parts, {"type": "text", "text": "Kind."}]
+    assert body["messages"] == [{"role": "user", "content": parts}]
+
+
 async def test_images_go_as_base64_or_as_an_address(server: AnthropicServer, provider: Anthropic) -> None:
     parts: list[dict[str, Any]] = [
         {"type": "text", "text": "See:"},

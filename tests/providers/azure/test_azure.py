@@ -29,7 +29,7 @@ async def server() -> AsyncIterator[AzureServer]:
 
 @pytest.fixture
 async def provider(server: AzureServer) -> AsyncIterator[Azure]:
-    made = Azure("azure", server.origin, api_key=_key, timeout_seconds=5)
+    made = Azure("azure", server.origin, api_key=_key, timeout_seconds=60)
     yield made
     await made.close()
 

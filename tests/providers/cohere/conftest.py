@@ -17,6 +17,6 @@ async def server() -> AsyncIterator[CohereServer]:
 
 @pytest.fixture
 async def provider(server: CohereServer) -> AsyncIterator[Cohere]:
-    made = Cohere("cohere", server.origin, api_key=key, timeout_seconds=5)
+    made = Cohere("cohere", server.origin, api_key=key, timeout_seconds=60)
     yield made
     await made.close()

@@ -46,7 +46,10 @@ async def test_text_reasoning_and_billed_tokens_of_a_whole_answer(server: Cohere
 
     *pieces, final = await collect(provider)
 
-    assert pieces == [Chunk(reasoning="H"), Chunk(reasoning="m"), Chunk(text="Yes")]
+    *thoughts, said = pieces
+    assert {chunk.text for chunk in thoughts} == {""}
+    assert ("".join(chunk.reasoning for chunk in thoughts), sum(chunk.pieces for chunk in thoughts)) == ("Hm", 2)
+    assert said == Chunk(text="Yes")
     assert final == Chunk(finish_reason="stop", usage=Usage(prompt_tokens=5, completion_tokens=4, cached_tokens=5))
 
 

@@ -17,6 +17,6 @@ async def server() -> AsyncIterator[GoogleServer]:
 
 @pytest.fixture
 async def provider(server: GoogleServer) -> AsyncIterator[Google]:
-    made = Google("google", server.origin, api_key=key, timeout_seconds=5)
+    made = Google("google", server.origin, api_key=key, timeout_seconds=60)
     yield made
     await made.close()

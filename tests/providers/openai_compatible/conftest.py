@@ -20,6 +20,6 @@ async def provider(server: OpenAIServer) -> AsyncIterator[OpenAICompatible]:
     async def key() -> str:
         return KEY
 
-    made = OpenAICompatible("lab", server.base_url, api_key=key, timeout_seconds=5)
+    made = OpenAICompatible("lab", server.base_url, api_key=key, timeout_seconds=60)
     yield made
     await made.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ai_lab.errors import ProviderUnavailable, UnsupportedFeature
+from ai_lab.providers.catalog import ADAPTERS
 from ai_lab.providers.openai_compatible import OpenAICompatible
 from ai_lab.providers.openai_options import DIALECTS, PLAIN
 from ai_lab.providers.types import ChatRequest, Message, ModelInfo, Usage
@@ -39,7 +40,7 @@ def refusal(field: str, code: str = "unsupported_parameter") -> Any:
         ),
         ("together", {"max_tokens": 9, "reasoning_effort": "low", "top_k": 4, "repetition_penalty": 1.1}),
         ("huggingface", {"max_tokens": 9, "reasoning_effort": "low"}),
-        ("anything", {"max_tokens": 9}),
+        ("anything", {"max_tokens": 9, "reasoning_effort": "low"}),
     ],
 )
 async def test_options_have_each_services_names(server: OpenAIServer, service: str, expected: dict[str, Any]) -> None:
@@ -137,6 +138,68 @@ async def test_usage_counts_what_was_read_from_and_written_to_the_cache(
         Usage(prompt_tokens=9, completion_tokens=1, cached_tokens=5, cache_write_tokens=2),
         Usage(prompt_tokens=9, completion_tokens=1, cached_tokens=4),
     ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"cost": 0.000_78}, 780_000),
+        ({"cost": 0}, 0),
+        ({"cost": 0.000_78, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.000_78}}, 780_000),
+        ({"cost": 0.000_05, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.001}}, 1_050_000),
+        ({"cost": 0.000_05, "cost_details": {"upstream_inference_cost": 0.001}}, 1_050_000),
+        ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": None}}, None),
+        ({"cost": -0.1}, None),
+        ({"cost": float("nan")}, None),
+        ({"cost": float("inf")}, None),
+        ({"cost": 1e6}, None),
+        ({"cost": "0.1"}, None),
+        ({"cost": True}, None),
+        ({"cost": None}, None),
+    ],
+)
+async def test_cost_is_what_a_known_service_says(
+    server: OpenAIServer, told: dict[str, Any], expected: int | None
+) -> None:
+    server.script(CHAT, *[stream_reply(delta("stop", content="a"), usage(9, 1, **told), DONE)] * 2)
+    for dialect, cost in ((DIALECTS["openrouter"], expected), (PLAIN, None)):
+        async with opened(server.base_url, dialect=dialect) as provider:
+            told_usage = (await collect(provider))[-1].usage
+        assert told_usage == Usage(prompt_tokens=9, completion_tokens=1, cost_nanousd=cost)
+
+
+async def test_cost_of_vectors_is_what_a_known_service_says(server: OpenAIServer) -> None:
+    told = {"prompt_tokens": 4, "total_tokens": 4, "cost": 0.000_000_08}
+    server.script("/v1/embeddings", json_reply({"data": [{"index": 0, "embedding": [1.0]}], "usage": told}))
+    for dialect, cost in ((DIALECTS["openrouter"], 80), (PLAIN, None)):
+        async with opened(server.base_url, dialect=dialect) as provider:
+            assert (await provider.embed("tiny", ["a"])).usage == Usage(prompt_tokens=4, cost_nanousd=cost)
+
+
+async def test_cost_is_believed_of_the_service_itself_alone(server: OpenAIServer) -> None:
+    server.script(CHAT, stream_reply(delta("stop", content="a"), usage(9, 1, cost=0.5), DONE))
+    provider = ADAPTERS["openai"]("openrouter", server.base_url)
+    (*_, last) = [chunk async for chunk in provider.stream(ASKED)]
+    await provider.close()
+
+    assert last.usage == Usage(prompt_tokens=9, completion_tokens=1)
+    assert server.requests[0].json()["usage"] == {"include": True}
+
+
+async def test_mark_of_the_prompt_cache_goes_to_services_that_know_it(server: OpenAIServer) -> None:
+    marked: list[dict[str, Any]] = [
+        {"type": "text", "text": "Long.\n", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "Short."},
+    ]
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    said = [Message("system", marked), Message("user", [marked[0], image])]
+    for dialect in (DIALECTS["openrouter"], PLAIN):
+        async with opened(server.base_url, dialect=dialect) as provider:
+            await collect(provider, ChatRequest("tiny", said))
+
+    known, plain = ([message["content"] for message in sent.json()["messages"]] for sent in server.requests)
+    assert known == [marked, [marked[0], image]]
+    assert plain == ["Long.\nShort.", [{"type": "text", "text": "Long.\n"}, image]]
 
 
 async def test_lists_of_models_are_read_in_each_services_shape(
