@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
@@ -17,12 +18,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from ai_lab.agents import Agents, NewAgentState
+from ai_lab.cache import AnswerCache
 from ai_lab.conversations import Conversations, earlier
 from ai_lab.database import Database, database_address
 from ai_lab.database.setup import prepare_database
 from ai_lab.errors import AgentStateNotFound, InvalidRequest
 from ai_lab.settings import Settings
 from ai_lab.shapes import SessionId
+from ai_lab.traces.forgetting import forget_session
 from ai_lab.vault.alone import opened_vault, stored_secret
 from ai_lab.vault.schemas import NewKey
 from ai_lab.vault.service import Vault
@@ -74,7 +77,14 @@ class DatabaseManager:
 
     async def clear_conversation(self, session_id: str) -> None:
         """Delete a conversation; it is no error where there is none."""
-        await earlier.clear(await self._conversations(session_id), session_id)
+        conversations, database = await self._conversations(session_id), await self._database()
+        cache = AnswerCache.open(Settings.load(database_url=self._given), database)
+        conversations.when_deleted(cache.forget)
+        conversations.when_deleted(partial(forget_session, database))
+        try:
+            await earlier.clear(conversations, session_id)
+        finally:
+            await cache.close()
 
     async def save_agent_state(
         self, session_id: str, message: str, status: str, feedback: str = "", thought_process: str = ""

@@ -19,6 +19,7 @@ _FORMAT = 1
 #: Images included; a longer request is answered anew: it comes once, and reading it through would hold up others.
 _MOST_CHARACTERS = 4_000_000
 _MOST_QUESTION_CHARACTERS = 2000
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))  # ``json.dumps`` makes a new one each time
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -68,10 +69,11 @@ def cache_key_of(
         "response_format": _plain(request.response_format),
     }
     text = last.text() if last.role == "user" and not last.has_images() else None
+    last_fields = _message(last)
     digest = hashlib.sha256(_json(head))
     whole = digest.copy()
-    digest.update(_json(_message(last) | ({} if text is None else {"content": None})))
-    whole.update(_json(_message(last)))
+    digest.update(_json(last_fields | ({} if text is None else {"content": None})))
+    whole.update(_json(last_fields))
     if text is None or request.tools or not _is_question(text):
         text = None
     return CacheKey(whole.hexdigest(), digest.hexdigest(), text, provider, model, is_local_only)
@@ -93,8 +95,8 @@ def _message(message: Message) -> dict[str, Any]:
 
 def _part(part: Mapping[str, Any]) -> Any:
     url = _address(part)
-    if url is None:
-        return _plain(part)
+    if url is None:  # a mark for the service's own cache changes no answer
+        return _plain({name: value for name, value in part.items() if name != "cache_control"})
     source = part.get("image_url")
     more = {name: value for name, value in source.items() if name != "url"} if isinstance(source, Mapping) else {}
     return {"image": hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest(), "more": _plain(more)}
@@ -139,4 +141,4 @@ def _plain(value: Any) -> Any:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(value).encode() + b"\n"

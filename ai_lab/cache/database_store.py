@@ -89,6 +89,13 @@ class DatabaseStore:
                 await repository.next_generation()
         return was_there
 
+    async def forget(self, session_id: str) -> None:
+        """Delete the answers that were made for a conversation."""
+        async with self._database.transaction() as db:
+            repository = AnswerRepository(db)
+            if await repository.forget(session_id):
+                await repository.next_generation()
+
     async def clear(self) -> int:
         """Delete all answers and return how many there were."""
         async with self._database.transaction() as db:
@@ -180,6 +187,7 @@ def _row(entry: Entry) -> dict[str, object]:
         "scope": entry.cache_key.scope,
         "provider": entry.cache_key.provider,
         "model": entry.cache_key.model,
+        "session_id": entry.session_id,
         "answer": entry.plain,
         "size_bytes": entry.size_bytes,
         "hits": 0,

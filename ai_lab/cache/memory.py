@@ -55,8 +55,3 @@ class Memory:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self.size_bytes -= kept.size_bytes + _OVERHEAD_BYTES
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._kept.clear()
-        self.size_bytes = 0

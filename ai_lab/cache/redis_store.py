@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _PREFIX = "ai-lab:cache:"
 _ANSWER = f"{_PREFIX}answer:"
+#: The keys of a conversation's answers; kept as long as the newest of them.
+_SESSION = f"{_PREFIX}session:"
 _GENERATION = f"{_PREFIX}generation"
 _AT_ONCE = 500
 #: Keys of all kinds in Redis; where there are more, nobody counts ours.
@@ -77,6 +80,9 @@ class RedisStore:
                 left_ms = int((entry.expires_at - now()).total_seconds() * 1000)
                 if left_ms > 0 and not entry.cache_key.is_local_only:
                     value = {"answer": entry.plain, "expires_at": entry.expires_at.timestamp()}
+                    if entry.session_id is not None:
+                        pipe.sadd(_of_session(entry.session_id), entry.cache_key.key)
+                        pipe.pexpire(_of_session(entry.session_id), left_ms)
                     pipe.set(_ANSWER + entry.cache_key.key, json.dumps(value), px=left_ms)
             await pipe.execute()
 
@@ -92,6 +98,14 @@ class RedisStore:
             if was_there:
                 await client.incr(_GENERATION)
         return was_there
+
+    async def forget(self, session_id: str) -> None:
+        """Delete the answers that were made for a conversation."""
+        async with self._using() as client:
+            keys = await client.smembers(_of_session(session_id))
+            if keys:
+                await client.unlink(_of_session(session_id), *(_ANSWER + key.decode() for key in keys))
+                await client.incr(_GENERATION)
 
     async def clear(self) -> int:
         """Delete all answers and return how many there were."""
@@ -143,6 +157,11 @@ class RedisStore:
                 "Redis, where answers are stored, cannot be used now. See that it runs at REDIS_URL.",
                 retry_after_seconds=5,
             ) from error
+
+
+def _of_session(session_id: str) -> str:
+    """Return the name of a conversation's set; it does not show the id, which may be a person's name."""
+    return _SESSION + hashlib.sha256(session_id.encode()).hexdigest()
 
 
 async def _keys(client: Any) -> AsyncIterator[list[bytes]]:

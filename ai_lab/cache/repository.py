@@ -44,13 +44,20 @@ class AnswerRepository:
         fresh = insert_into(self._db, cached_answers)
         statement = fresh.on_conflict_do_update(
             index_elements=["key"],
-            set_={name: fresh.excluded[name] for name in ("answer", "size_bytes", "created_at", "expires_at")},
+            set_={
+                name: fresh.excluded[name]
+                for name in ("session_id", "answer", "size_bytes", "created_at", "expires_at")
+            },
         )
         await self._db.execute(statement, list(rows))
 
     async def evict(self, key: str) -> bool:
         """Delete one answer and say whether there was one."""
         return (await self._db.execute(delete(cached_answers).where(_columns.key == key))).rowcount > 0
+
+    async def forget(self, session_id: str) -> bool:
+        """Delete the answers that were made for a conversation and say whether there were any."""
+        return (await self._db.execute(delete(cached_answers).where(_columns.session_id == session_id))).rowcount > 0
 
     async def clear(self) -> int:
         """Delete all answers and return how many there were."""

@@ -15,13 +15,13 @@ from ai_lab.cache.redis_store import RedisStore
 from ai_lab.cache.schemas import CachedAnswerPage, CacheKey, CacheStats, Found, StoredAnswer
 from ai_lab.cache.semantic import Embed, Likeness, NoSemanticLookup, SemanticLookup
 from ai_lab.cache.store import AnswerStore, Entry, plain_of
-from ai_lab.cache.tiers import Tiers
+from ai_lab.cache.tiers import Existing, Tiers
 from ai_lab.database import Database
 from ai_lab.errors import CachedAnswerNotFound
 from ai_lab.providers import ChatRequest, Usage
 from ai_lab.settings import Settings
 
-#: Told of every look-up: its kind (exact, semantic) and whether it found an answer.
+#: Told of every look-up: its kind (exact, semantic, joined) and whether it found an answer.
 Observe = Callable[[str, bool], None]
 
 _MOST_ANSWER_BYTES = 1_000_000
@@ -44,6 +44,7 @@ class AnswerCache:
         likeness: finds questions that say the same.
         observe: see ``Observe``.
         stale_seconds: for as long answers may still be given from memory that another server has deleted.
+        existing: see ``Existing``.
 
     Attributes:
         is_on: whether any request has a cache key; what was stored before can be seen and deleted all the same.
@@ -58,12 +59,13 @@ class AnswerCache:
         observe: Observe | None = None,
         *,
         stale_seconds: float = _STALE_SECONDS,
+        existing: Existing | None = None,
     ) -> None:
         self.is_on = settings.cache
         self._ttl = timedelta(seconds=settings.cache_seconds)
         self._most_temperature = settings.cache_temperature
         self._semantic = settings.semantic_cache if settings.cache else "off"
-        self._tiers = Tiers(store, self._remember, stale_seconds=stale_seconds)
+        self._tiers = Tiers(store, self._remember, stale_seconds=stale_seconds, existing=existing)
         self._counts = counts
         self._likeness = likeness
         self._observe = observe or (lambda _kind, _is_hit: None)
@@ -77,6 +79,7 @@ class AnswerCache:
         embed: Embed | None = None,
         observe: Observe | None = None,
         stale_seconds: float = _STALE_SECONDS,
+        existing: Existing | None = None,
     ) -> AnswerCache:
         """Return the cache that the settings ask for; connects nowhere yet.
 
@@ -88,17 +91,19 @@ class AnswerCache:
             embed: makes vectors of questions; without it there is no semantic cache.
             observe: see ``Observe``.
             stale_seconds: as of the class.
+            existing: as of the class.
 
         Raises:
             InvalidSettings: the address of Redis cannot be used.
         """
         likeness: Likeness = NoSemanticLookup()
-        if settings.cache and settings.semantic_cache != "off" and embed is not None:
+        is_semantic = settings.cache and settings.semantic_cache != "off"
+        if is_semantic and embed is not None:
             likeness = SemanticLookup.open(settings, database, embed=embed)
         store: AnswerStore = DatabaseStore(database, settings.cache_mb * 1_000_000)
-        if settings.redis_url and likeness.mode == "off":
+        if settings.redis_url and not is_semantic:
             store = RedisStore(settings.redis_url.get_secret_value())
-        return cls(settings, store, Counts(database), likeness, observe, stale_seconds=stale_seconds)
+        return cls(settings, store, Counts(database), likeness, observe, stale_seconds=stale_seconds, existing=existing)
 
     def key_of(
         self,
@@ -131,21 +136,32 @@ class AnswerCache:
     def recent(self, cache_key: CacheKey) -> Found | None:
         """Return the answer if it was stored here a moment ago. No I/O."""
         kept = self._tiers.recent(cache_key.key)
-        return self._hit(cache_key.key, kept) if kept else None
+        if kept is None:
+            return None
+        self._observe("joined", True)  # it was in the making when it was looked for
+        return self._hit(cache_key.key, kept)
 
-    async def store(self, cache_key: CacheKey, answer: StoredAnswer) -> None:
-        """Keep a whole answer; it is written in the background."""
+    async def store(
+        self,
+        cache_key: CacheKey,
+        answer: StoredAnswer,
+        *,
+        session_id: str | None = None,
+        message_id: str | None = None,
+    ) -> None:
+        """Keep a whole answer; it is written in the background, and goes with the message for which it was made."""
         made = plain_of(answer)
         if made is None or made[1] > _MOST_ANSWER_BYTES:
             return
         plain, size_bytes = made
         expires_at = answer.created_at + self._ttl
-        entry = Entry(cache_key, plain, size_bytes, answer.created_at, expires_at)
+        entry = Entry(cache_key, plain, size_bytes, answer.created_at, expires_at, session_id, message_id)
         self._tiers.put(entry, Kept(answer, size_bytes, expires_at.timestamp()))
 
     def joined(self, usage: Usage | None) -> None:
         """Count a request that shared the answer to an identical one. No I/O."""
         self._counts.add("joined")
+        self._observe("joined", True)
         self._save(usage)
 
     async def stats(self) -> CacheStats:
@@ -195,6 +211,14 @@ class AnswerCache:
             raise _not_found()
         if not await self._tiers.evict(key):
             raise _not_found()
+
+    async def forget(self, session_id: str) -> None:
+        """Delete the answers that were made for a conversation, here at once and in other servers within seconds.
+
+        Raises:
+            DatabaseUnavailable: they are in the database. A Redis that cannot be used lets them go in their time.
+        """
+        await self._tiers.forget(session_id)
 
     async def clear(self) -> int:
         """Delete all answers, here at once and in other servers within seconds. Raises ``DatabaseUnavailable``."""

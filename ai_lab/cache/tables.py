@@ -15,6 +15,8 @@ cached_answers = Table(
     Column("scope", String(64), nullable=False),
     Column("provider", String(64), nullable=False),
     Column("model", String(255), nullable=False),
+    #: Of the conversation for which it was made: it goes with it.
+    Column("session_id", String(255)),
     #: The last user turn and its vector (float32, normalised); null unless the semantic cache was on or in shadow mode.
     Column("question", Text),
     #: SHA-256 of the question's form (``gate.form``): only questions of the same form are compared by their vectors.
@@ -30,6 +32,7 @@ cached_answers = Table(
     Column("expires_at", UtcDateTime, nullable=False),
     Column("last_hit_at", UtcDateTime),
     Index("ix_cached_answers_scope", "scope", "form"),
+    Index("ix_cached_answers_session_id", "session_id"),
     #: With the size, so that the sum of all sizes is read from the index alone.
     Index("ix_cached_answers_expires_at", "expires_at", "size_bytes"),
 )

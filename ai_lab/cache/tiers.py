@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TypeVar
 
 from ai_lab.cache.memory import Kept, Memory
@@ -23,6 +23,9 @@ _ALONE_SECONDS = 5.0
 _PURGE_SECONDS = 60.0
 _WARN_SECONDS = 60.0
 
+#: Returns which of these ids, of messages or of conversations, are still there.
+Existing = Callable[[Collection[str]], Awaitable[set[str]]]
+
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class Tiers:
     Args:
         store: shared by all servers.
         on_written: told of answers that lie in the store now.
+        existing: see ``Existing``; None: all of them.
         stale_seconds: for as long answers may still be given from memory that another server has deleted.
 
     Attributes:
@@ -46,11 +50,13 @@ class Tiers:
         on_written: Callable[[Sequence[Entry]], Awaitable[None]],
         *,
         stale_seconds: float,
+        existing: Existing | None = None,
     ) -> None:
         self.store = store
         self.memory = Memory(_MEMORY_BYTES)
         self.failures = 0
         self._on_written = on_written
+        self._existing = existing
         self._stale_seconds = stale_seconds
         self._writing: Batch[Entry] = Batch(self._write)
         self._waiting_bytes = 0
@@ -71,9 +77,10 @@ class Tiers:
             kept = None
         if kept is not None or (is_local_only and self.store.name == "redis"):  # even the digest of it stays here
             return kept
+        memory = self.memory  # whose place another takes where answers are deleted meanwhile
         kept = await self._asked(lambda: self.store.get(key))
         if kept is not None:
-            self.memory.put(key, kept)
+            memory.put(key, kept)
         return kept
 
     def put(self, entry: Entry, kept: Kept) -> None:
@@ -91,11 +98,30 @@ class Tiers:
         self.memory.remove(key)
         return await self.store.evict(key) or was_here
 
+    async def forget(self, session_id: str) -> None:
+        """Delete the answers that were made for a conversation; those that wait to be written go after they are.
+
+        Raises:
+            DatabaseUnavailable: the store is the database. A Redis that cannot be used lets them go in their time.
+        """
+        try:
+            if self.store.name == "redis":
+                await self._asked(lambda: self.store.forget(session_id))
+            else:
+                await self.store.forget(session_id)
+        finally:
+            self._forget_memory()  # it does not know whose they are, and has the others again soon
+
     async def clear(self) -> int:
         """Delete all answers and return how many the store had. Raises ``DatabaseUnavailable``."""
         await self._writing.flush()
-        self.memory.clear()
-        return await self.store.clear()
+        try:
+            deleted = await self.store.clear()
+            # What is kept from now on is new: it must not go because of this deletion.
+            self._generation, self._generation_read = await self._asked(self.store.generation), time.monotonic()
+        finally:
+            self._forget_memory()
+        return deleted
 
     async def flush(self) -> None:
         """Write what waits, as far as the store can be reached."""
@@ -119,8 +145,11 @@ class Tiers:
         if generation == self._generation:
             return True
         self._generation = generation
-        self.memory.clear()
+        self._forget_memory()
         return False
+
+    def _forget_memory(self) -> None:
+        self.memory = Memory(_MEMORY_BYTES)
 
     async def _asked(self, ask: Callable[[], Awaitable[T | None]]) -> T | None:
         """Return what the store says, None while it cannot be used."""
@@ -136,12 +165,31 @@ class Tiers:
     async def _write(self, entries: Sequence[Entry]) -> None:
         """Store what waits; an answer that cannot be stored is let go, for it can be made again."""
         try:
-            await self.store.put(entries)
-            await self._on_written(entries)
+            try:
+                await self.store.put(entries)
+            finally:  # where the store fails, memory has them all the same
+                staying = await self._staying(entries)
+            await self._on_written(staying)
         except (LabError, TimeoutError) as error:
             self._failed(error)
         finally:  # a batch that fails as a whole is tried again one by one, and counted twice
             self._waiting_bytes = max(0, self._waiting_bytes - sum(entry.size_bytes for entry in entries))
+
+    async def _staying(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Delete answers whose conversations are gone, and return the others.
+
+        Called when they are written, so that whoever deletes a conversation after this look finds its answers there.
+        """
+        made_for = {entry.message_id or entry.session_id or "" for entry in entries} - {""}
+        if self._existing is None or not made_for:
+            return entries
+        gone = made_for - await self._existing(made_for)
+        orphans = {entry.cache_key.key for entry in entries if (entry.message_id or entry.session_id) in gone}
+        for key in orphans:
+            self.memory.remove(key)
+        for key in orphans:
+            await self.store.evict(key)
+        return [entry for entry in entries if entry.cache_key.key not in orphans]
 
     def _failed(self, error: Exception) -> None:
         at = time.monotonic()
@@ -150,7 +198,8 @@ class Tiers:
         if at >= self._warn_after:
             self._warn_after = at + _WARN_SECONDS
             logger.warning(
-                "the store of answers cannot be used (%s, %d times so far): models are asked anew meanwhile",
+                "the store of answers cannot be used (%s, %d times so far): models are asked anew meanwhile, and "
+                "answers of deleted conversations go when their time is over",
                 type(error).__name__,
                 self.failures,
             )

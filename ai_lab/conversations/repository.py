@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import and_, delete, func, insert, or_, select, tuple_, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.clock import now
@@ -80,6 +80,14 @@ class ConversationRepository:
         """Delete a conversation with its messages; returns whether there was one."""
         statement = delete(conversations).where(conversations.c.session_id == session_id)
         return bool((await self._db.execute(statement.returning(conversations.c.session_id))).first())
+
+    async def existing(self, identifiers: Sequence[str]) -> set[str]:
+        """Return which of these are the id of a message or of a conversation."""
+        found = union_all(
+            select(messages.c.message_id).where(messages.c.message_id.in_(identifiers)),
+            select(conversations.c.session_id).where(conversations.c.session_id.in_(identifiers)),
+        )
+        return set((await self._db.execute(found)).scalars())
 
     # -- messages ------------------------------------------------------------------------------------------------
 

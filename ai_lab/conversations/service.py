@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from ai_lab.conversations.schemas import (
 )
 from ai_lab.database import Database
 from ai_lab.errors import ConversationExists, ConversationNotFound, IdempotencyKeyReused, TurnInProgress
+
+#: Deletes what else is kept of a conversation.
+Forget = Callable[[str], Awaitable[None]]
 
 _TITLE_LENGTH = 80
 _EXPORT_BATCH = 200
@@ -48,6 +51,16 @@ class Conversations:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._forgetting: list[Forget] = []
+
+    def when_deleted(self, forget: Forget) -> None:
+        """Have ``forget`` called for each conversation that is deleted from now on."""
+        self._forgetting.append(forget)
+
+    async def existing(self, identifiers: Collection[str]) -> set[str]:
+        """Return which of these ids, of messages or of conversations, are still there."""
+        async with self._database.reading() as db:
+            return await ConversationRepository(db).existing(list(identifiers))
 
     async def create(self, new: NewConversation, idempotency_key: str | None = None) -> Conversation:
         """Create a conversation. Raises ``ConversationExists``; a repeat of the same key returns the first one."""
@@ -122,10 +135,20 @@ class Conversations:
             return _conversation(row, session_id)
 
     async def delete(self, session_id: str) -> None:
-        """Delete a conversation and its messages for good. Raises ``ConversationNotFound``."""
+        """Delete a conversation for good: its messages, and what else is kept of them (``when_deleted``).
+
+        Raises:
+            ConversationNotFound: there is none.
+            DatabaseUnavailable: some of it may be there still; deleting it once more deletes the rest.
+        """
         async with self._database.transaction() as db:
-            if not await ConversationRepository(db).remove(session_id):
-                raise _not_found(session_id)
+            was_there = await ConversationRepository(db).remove(session_id)
+        # Only now, so that what is written meanwhile is either found here or finds the conversation gone; and always,
+        # for an earlier try may have ended in the middle.
+        for forget in self._forgetting:
+            await forget(session_id)
+        if not was_there:
+            raise _not_found(session_id)
 
     async def append(
         self,

@@ -35,14 +35,13 @@ class Caching:
 
     async def stream(self, call: Call) -> AsyncGenerator[Chunk, None]:
         """Yield the stored answer, that to an identical request in the making, or a new one."""
-        requests = _Requests(call)
-        cache_key = await self._key(call, requests)
+        cache_key = await self._key(call)
         if cache_key is None:
             call.cache = "bypass" if self._cache.is_on else "off"
             chunks = self._door.stream(call)
         else:
             call.cache_key = cache_key.key
-            chunks = await self._answer(call, cache_key, requests)
+            chunks = await self._answer(call, cache_key)
         async with aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -51,19 +50,18 @@ class Caching:
         """End the answers in the making."""
         await self._flights.close()
 
-    async def _key(self, call: Call, requests: _Requests) -> CacheKey | None:
+    async def _key(self, call: Call) -> CacheKey | None:
         if not (self._cache.is_on and call.use_cache and call.texts is None):
             return None
         model = call.route.first
         try:
             async with asyncio.timeout_at(call.deadline):
-                request = await requests.make(model, 0)
+                request = await call.request_for(model)
         except (LabError, TimeoutError):  # the door meets it again, and knows what to do about it
             return None
-        call.make_request = requests.make
         return self._key_of(call, model, request)
 
-    async def _answer(self, call: Call, cache_key: CacheKey, requests: _Requests) -> AsyncGenerator[Chunk, None]:
+    async def _answer(self, call: Call, cache_key: CacheKey) -> AsyncGenerator[Chunk, None]:
         # Two requests share an answer only where they may be passed on to the same models.
         identity = (cache_key.key, call.local_only, *(model.full_name for model in call.route.models))
         flight = self._joinable(call, identity)
@@ -77,9 +75,19 @@ class Caching:
         if flight is not None:
             return self._joined(call, flight)
         call.cache = "miss"
+        asked = call.last_request(call.route.first)
 
         async def keep(chunks: Sequence[Chunk]) -> None:
-            await self._keep(call, requests, chunks)
+            model = call.answered_by
+            request = call.last_request(model) if model else None
+            if model is None or request is None:
+                return
+            # A shorter prompt or another model: another key than the one that was looked for.
+            is_as_asked = model is call.route.first and request is asked
+            own_key = cache_key if is_as_asked else self._key_of(call, model, request)
+            answer = answer_of(model.provider.name, model.model, chunks)
+            if own_key is not None and answer is not None:
+                await self._cache.store(own_key, answer, session_id=call.session_id, message_id=call.message_id)
 
         return self._flights.start(identity, call, self._door.stream(call), keep).read()
 
@@ -104,39 +112,11 @@ class Caching:
                 yield chunk
         self._cache.joined(last.usage if last else None)
 
-    async def _keep(self, call: Call, requests: _Requests, chunks: Sequence[Chunk]) -> None:
-        model = call.answered_by
-        request = requests.last_of(model) if model else None
-        if model is None or request is None:
-            return
-        # A shorter prompt or another model: another key than the one that was looked for.
-        cache_key = self._key_of(call, model, request)
-        answer = answer_of(model.provider.name, model.model, chunks)
-        if cache_key is not None and answer is not None:
-            await self._cache.store(cache_key, answer)
-
     def _key_of(self, call: Call, model: ResolvedModel, request: ChatRequest) -> CacheKey | None:
         address: str | None = getattr(model.provider, "address", None)  # those inside this process have none
         return self._cache.key_of(
             model.provider.name, model.model, request, address=address, is_local_only=call.local_only
         )
-
-
-class _Requests:
-    """What each model of a call was asked last."""
-
-    def __init__(self, call: Call) -> None:
-        self._make = call.make_request
-        self._made: dict[str, ChatRequest] = {}
-
-    async def make(self, model: ResolvedModel, shrink: int) -> ChatRequest:
-        """Make the request for a model, see ``MakeRequest``."""
-        request = self._made[model.full_name] = await self._make(model, shrink)
-        return request
-
-    def last_of(self, model: ResolvedModel) -> ChatRequest | None:
-        """Return what this model was asked."""
-        return self._made.get(model.full_name)
 
 
 async def _replayed(call: Call, found: Found) -> AsyncGenerator[Chunk, None]:

@@ -75,7 +75,7 @@ class Call:
     """One request and what became of it; the policies write down here what they do.
 
     Attributes:
-        make_request: see ``MakeRequest``.
+        make_request: see ``MakeRequest``; the policies use ``request_for``.
         deadline: by ``asyncio``'s clock (``loop.time()``); nothing goes on after it.
         texts: to embed; None: a chat.
         answered_by: the model whose answer it is, as soon as the first piece is there.
@@ -103,6 +103,27 @@ class Call:
     similarity: float | None = None
     original_question: str | None = None
     warnings: list[str] = field(default_factory=list)
+    _made: dict[str, tuple[int, ChatRequest]] = field(default_factory=dict, init=False)
+
+    async def request_for(self, model: ResolvedModel, shrink: int = 0) -> ChatRequest:
+        """Return what a model is asked, made by ``make_request`` once for each shrink; raises as that does."""
+        made = self._made.get(model.full_name)
+        if made is None or made[0] != shrink:
+            made = (shrink, await self.make_request(model, shrink))
+            self._made.pop(model.full_name, None)
+            self._made[model.full_name] = made  # the newest one stands last
+        return made[1]
+
+    def last_request(self, model: ResolvedModel | None = None) -> ChatRequest | None:
+        """Return what ``model`` was asked last (None: any of them); None: nothing."""
+        if model is not None:
+            return made[1] if (made := self._made.get(model.full_name)) else None
+        return next(reversed(self._made.values()))[1] if self._made else None
+
+    @property
+    def sent_attempts(self) -> int:
+        """How many attempts went out; what a breaker, a limit or a budget refused was never sent."""
+        return sum(attempt.outcome != "refused" for attempt in self.attempts)
 
     @property
     def cost_nanousd(self) -> int | None:

@@ -26,6 +26,7 @@ from ai_lab.gateway.ask import deadline_exceeded
 from ai_lab.gateway.call import Call, Line, begins
 from ai_lab.gateway.deadline import Deadline
 from ai_lab.gateway.refusals import note_refusal
+from ai_lab.logging import redact_text
 from ai_lab.providers import Chunk, ResolvedModel
 
 #: How often one model is asked with a shorter prompt, because it found the one before too long.
@@ -105,7 +106,8 @@ class Fallback:
             finally:
                 for attempt in call.attempts:
                     if attempt.charge:
-                        self._observe.cost(attempt.provider, attempt.model, attempt.charge.cost_nanousd)
+                        name = redact_text(attempt.model)  # a key in the wrong place is shown nowhere
+                        self._observe.cost(attempt.provider, name, attempt.charge.cost_nanousd)
         first = failures[0][1]
         if len(failures) == 1:
             raise first
@@ -125,7 +127,7 @@ class Fallback:
             has_begun = False
             try:
                 try:
-                    request = await deadline.within(call.make_request(model, shrink))
+                    request = await deadline.within(call.request_for(model, shrink))
                 except ContextOverflow:
                     if overflow is None:
                         raise

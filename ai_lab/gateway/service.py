@@ -11,7 +11,7 @@ from ai_lab.gateway.pace import Pace
 from ai_lab.gateway.pipeline import Observer, Parts, Pipeline
 from ai_lab.gateway.route import Router
 from ai_lab.logging.context import request_ids
-from ai_lab.providers import ChatRequest, Chunk, Providers, ResolvedModel
+from ai_lab.providers import Chunk, Providers
 from ai_lab.settings import Settings
 from ai_lab.settings.entries import AliasEntry
 
@@ -72,7 +72,7 @@ class Gateway:
 
         Args:
             route: from ``route``.
-            make_request: see ``MakeRequest``; asked once for each model and shrink.
+            make_request: see ``MakeRequest``.
             source: what asks.
             use_cache: whether a stored answer will do.
             local_only: nothing of it may leave this machine.
@@ -86,7 +86,7 @@ class Gateway:
         return Call(
             id=new_id(),
             route=route,
-            make_request=_once_for_each(make_request),
+            make_request=make_request,
             source=source,
             started_at=now(),
             started_ms=monotonic_ms(),
@@ -114,16 +114,3 @@ class Gateway:
     async def close(self) -> None:
         """End the answers that several requests share."""
         await self._pipeline.caching.close()
-
-
-def _once_for_each(make_request: MakeRequest) -> MakeRequest:
-    """Remember the newest request: the cache's key is made of it before the model is asked."""
-    newest: tuple[str, int, ChatRequest] | None = None
-
-    async def remembered(model: ResolvedModel, shrink: int) -> ChatRequest:
-        nonlocal newest
-        if newest is None or newest[:2] != (model.full_name, shrink):
-            newest = (model.full_name, shrink, await make_request(model, shrink))
-        return newest[2]
-
-    return remembered

@@ -14,9 +14,9 @@ from contextlib import aclosing
 
 from ai_lab.clock import monotonic_ms
 from ai_lab.errors import LabError
-from ai_lab.gateway.call import Call, Door, MakeRequest, begins
+from ai_lab.gateway.call import Call, Door, begins
 from ai_lab.gateway.trace_record import Seen, trace_of
-from ai_lab.providers import ChatRequest, Chunk, ResolvedModel
+from ai_lab.providers import Chunk
 from ai_lab.telemetry import Telemetry
 from ai_lab.traces import HostLoad, Traces
 
@@ -38,7 +38,6 @@ class Tracing:
         return self._traced(call) if self._traces.is_on else self._inner.stream(call)
 
     async def _traced(self, call: Call) -> AsyncGenerator[Chunk, None]:
-        asking = call.make_request = _Remembering(call.make_request)
         keeps_texts = self._traces.keeps_texts
         seen = Seen(self._traces.host_load())
         try:
@@ -62,7 +61,7 @@ class Tracing:
             raise
         finally:
             seen.load_at_end = self._traces.host_load()
-            self._traces.record(trace_of(call, seen, asking.newest, keeps_texts=keeps_texts))
+            self._traces.record(trace_of(call, seen, call.last_request(), keeps_texts=keeps_texts))
 
 
 def load_of(telemetry: Telemetry) -> HostLoad | None:
@@ -77,15 +76,3 @@ def load_of(telemetry: Telemetry) -> HostLoad | None:
         gpu_percent=metrics.gpu_utilization_percent,
         sample_age_seconds=round(time.monotonic() - snapshot.monotonic_seconds, 3),
     )
-
-
-class _Remembering:
-    """Makes requests as the call does, and keeps the newest one."""
-
-    def __init__(self, make_request: MakeRequest) -> None:
-        self._make_request = make_request
-        self.newest: ChatRequest | None = None
-
-    async def __call__(self, model: ResolvedModel, shrink: int) -> ChatRequest:
-        self.newest = request = await self._make_request(model, shrink)
-        return request

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ai_lab.database.rows import every, first, insert_into
@@ -60,6 +60,18 @@ class TraceRepository:
             return found
         statement = select(traces).where(traces.c.trace_id == identifier).order_by(traces.c.at.desc()).limit(1)
         return first(await self._db.execute(statement))
+
+    async def of_session(self, session_id: str, after: str, limit: int) -> list[dict[str, Any]]:
+        """Return ``id`` and ``tree`` of a conversation's traces, in the order of their ids, beginning after one."""
+        statement = select(traces.c.id, traces.c.tree).where(traces.c.session_id == session_id, traces.c.id > after)
+        return every(await self._db.execute(statement.order_by(traces.c.id).limit(limit)))
+
+    async def forget_texts(self, trees: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Delete prompts and answers of traces, given by id with the tree that is left."""
+        values: dict[str, Any] = {"tree": bindparam("left"), "prompt": None, "answer": None}
+        statement = update(traces).where(traces.c.id == bindparam("of")).values(values)
+        # In one order, so that two servers never wait for each other.
+        await self._db.execute(statement, [{"of": identifier, "left": tree} for identifier, tree in sorted(trees)])
 
     async def purge(self, before: datetime, limit: int) -> int:
         """Delete the oldest traces before a moment, at most ``limit``, and return how many."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ai_lab.providers import Usage
 from ai_lab.traces.schemas import (
     AttemptTrace,
     LoadTrace,
@@ -36,7 +35,7 @@ def row_of(trace: Trace) -> dict[str, Any]:
         "status": trace.status,
         "error_code": trace.error_code,
         "cache": trace.cache,
-        "attempts": len(trace.attempts),
+        "attempts": sum(attempt.outcome != "refused" for attempt in trace.attempts),
         "first_token_ms": trace.first_token_ms,
         "total_ms": trace.total_ms,
         "prompt_tokens": usage.prompt_tokens if usage else None,
@@ -58,7 +57,7 @@ def _tree(trace: Trace) -> dict[str, Any]:
         "cache_key": trace.cache_key,
         "similarity": trace.similarity,
         "original_question": trace.original_question,
-        "usage": _fields(trace.usage),
+        "usage": trace.usage and trace.usage.counts(),
         "options": trace.options,
         "warnings": list(trace.warnings),
         "load_at_start": _fields(trace.load_at_start),
@@ -68,10 +67,12 @@ def _tree(trace: Trace) -> dict[str, Any]:
 
 
 def _attempt_fields(attempt: TracedAttempt) -> dict[str, Any]:
-    return {name: getattr(attempt, name) for name in TracedAttempt.__slots__} | {"usage": _fields(attempt.usage)}
+    return {name: getattr(attempt, name) for name in TracedAttempt.__slots__} | {
+        "usage": attempt.usage and attempt.usage.counts()
+    }
 
 
-def _fields(value: Usage | HostLoad | None) -> dict[str, Any] | None:
+def _fields(value: HostLoad | None) -> dict[str, Any] | None:
     """Return a flat dataclass as a dictionary; ``dataclasses.asdict`` copies deeply and takes ten times as long."""
     return None if value is None else {name: getattr(value, name) for name in value.__slots__}
 

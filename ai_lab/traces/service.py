@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +15,14 @@ from ai_lab.database.batches import Batch
 from ai_lab.errors import LabError, TraceNotFound
 from ai_lab.settings import Settings
 from ai_lab.traces.export import CLOSE_SECONDS, MOST_WAITING, MOST_WAITING_WITH_TEXTS, SpanExport
+from ai_lab.traces.forgetting import forget_rows, forget_session
 from ai_lab.traces.repository import Filters, TraceRepository
 from ai_lab.traces.rows import detail_of, row_of, summary_of
 from ai_lab.traces.schemas import TraceDetail, TracePage
 from ai_lab.traces.trace import HostLoad, Trace
+
+#: Returns which of these ids, of messages or of conversations, are still there.
+Existing = Callable[[Collection[str]], Awaitable[set[str]]]
 
 #: The oldest go first where there are more; a trace has about two kilobytes, with texts up to 200.
 MOST_TRACES = 1_000_000
@@ -47,6 +51,7 @@ class Traces:
         database: where traces are kept.
         host_load: says how busy the machine is, by the newest sample; it must not wait for anything.
         most: traces that are kept at most. Default: so many that they cannot fill a disk.
+        existing: see ``Existing``; None: all of them.
 
     Raises:
         InvalidSettings: a collector is named that cannot be used.
@@ -59,11 +64,13 @@ class Traces:
         *,
         host_load: Callable[[], HostLoad | None] = _no_load,
         most: int | None = None,
+        existing: Existing | None = None,
     ) -> None:
         self.kept_days = settings.trace_days
         self.keeps_texts = settings.trace_prompts
         self._most = most or (MOST_TRACES_WITH_TEXTS if self.keeps_texts else MOST_TRACES)
         self._database = database
+        self._existing = existing
         export = SpanExport.open(settings) if settings.otlp_endpoint else None
         self._stored = Batch(self._store, most=MOST_WAITING_WITH_TEXTS if self.keeps_texts else MOST_WAITING)
         self._sinks: list[Callable[[Trace], None]] = []
@@ -113,6 +120,13 @@ class Traces:
             raise TraceNotFound(f"There is no trace with this id. {reason}", param="trace_id")
         return detail_of(row)
 
+    async def forget(self, session_id: str) -> None:
+        """Delete what was said from a conversation's traces; of those that wait, after they are written.
+
+        What an OpenTelemetry collector has is not within reach. Raises ``DatabaseUnavailable``.
+        """
+        await forget_session(self._database, session_id)
+
     async def purge(self) -> int:
         """Delete what is too old or too much, in small batches, and return how many went."""
         before = now() - timedelta(days=self.kept_days)
@@ -145,6 +159,12 @@ class Traces:
         rows = [row_of(trace) for trace in traces]
         async with self._database.transaction() as db:
             await TraceRepository(db).add(rows)
+        told = [row for row in rows if self.keeps_texts or row["error_code"]]
+        made_for = {row["message_id"] or row["session_id"] for row in told} - {None}
+        if made_for and self._existing is not None:
+            # After they are written: whoever deletes a conversation later than this look finds its texts there.
+            gone = made_for - await self._existing(made_for)
+            await forget_rows(self._database, [row for row in told if (row["message_id"] or row["session_id"]) in gone])
 
     async def _keep_up(self) -> None:
         wait_seconds = _FIRST_PURGE_SECONDS

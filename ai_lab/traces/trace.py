@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
 from ai_lab.providers import Usage
+from ai_lab.providers.reasoning_effort import EFFORTS
 
 TraceStatus = Literal["complete", "failed", "cancelled"]
 AttemptKind = Literal["first", "retry", "fallback"]
@@ -18,6 +20,11 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 def storable(text: str) -> str:
     """Return text that databases and collectors take: no NUL, no half characters (lone surrogates)."""
     return _UNSTORABLE.sub("\ufffd", text)
+
+
+def without_texts(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sampling options that nobody can have said anything in: numbers, and how hard to think."""
+    return {name: value for name, value in options.items() if isinstance(value, int | float) or value in EFFORTS}
 
 
 @dataclass(frozen=True, slots=True)

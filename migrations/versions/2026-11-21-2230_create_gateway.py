@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("scope", sa.String(length=64), nullable=False),
         sa.Column("provider", sa.String(length=64), nullable=False),
         sa.Column("model", sa.String(length=255), nullable=False),
+        sa.Column("session_id", sa.String(length=255), nullable=True),
         sa.Column("question", sa.Text(), nullable=True),
         sa.Column("form", sa.String(length=64), nullable=True),
         sa.Column("embedder", sa.String(length=64), nullable=True),
@@ -63,6 +64,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_cached_answers")),
     )
     op.create_index("ix_cached_answers_scope", "cached_answers", ["scope", "form"], unique=False)
+    op.create_index("ix_cached_answers_session_id", "cached_answers", ["session_id"], unique=False)
     op.create_index("ix_cached_answers_expires_at", "cached_answers", ["expires_at", "size_bytes"], unique=False)
     op.create_table(
         "cache_counts",

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from ai_lab.cache import AnswerCache, CacheKey, StoredAnswer
+from ai_lab.cache.tiers import Existing
 from ai_lab.clock import now
 from ai_lab.database import Database
 from ai_lab.database.timing import Observe
@@ -33,11 +34,18 @@ def key_of(cache: AnswerCache, question: str = "What is a gateway?", **more: Any
 
 @contextlib.asynccontextmanager
 async def opened(
-    database_url: str, *, stale_seconds: float = 2.0, observe_database: Observe | None = None, **settings: Any
+    database_url: str,
+    *,
+    stale_seconds: float = 2.0,
+    observe_database: Observe | None = None,
+    existing: Existing | None = None,
+    **settings: Any,
 ) -> AsyncIterator[AnswerCache]:
     """Open a cache as a server would: with a database handle, memory and counts of its own."""
     database = Database(make_url(database_url), observe=observe_database)
-    cache = AnswerCache.open(Settings.model_validate({"cache": True} | settings), database, stale_seconds=stale_seconds)
+    cache = AnswerCache.open(
+        Settings.model_validate({"cache": True} | settings), database, stale_seconds=stale_seconds, existing=existing
+    )
     try:
         yield cache
     finally:

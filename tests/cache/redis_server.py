@@ -44,7 +44,7 @@ class RedisServer:
         assert self._process.stdin
         self._process.stdin.write(config.encode())
         self._process.stdin.close()
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         with self.client() as client:
             while True:
                 try:

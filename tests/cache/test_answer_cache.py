@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from ai_lab.cache import AnswerCache, StoredAnswer
+from ai_lab.cache.database_store import DatabaseStore
+from ai_lab.cache.memory import Kept
 from ai_lab.cache.schemas import CacheStats
+from ai_lab.cache.store import Entry
+from ai_lab.cache.tiers import Tiers
 from ai_lab.database import Database
 from ai_lab.errors import CachedAnswerNotFound, DatabaseUnavailable, InvalidCursor
 from ai_lab.providers import Usage
@@ -59,6 +64,18 @@ async def test_an_answer_is_given_again_at_once_and_after_a_restart(database_url
         "saved_completion_tokens": 6,
     }
     assert stats.oldest_at == whole.created_at
+
+
+async def test_what_is_stored_after_a_deletion_stays(database_url: str) -> None:
+    async with opened(database_url, stale_seconds=0) as cache:
+        assert await found(cache) is None
+        await cache.store(key_of(cache), answer("old"))
+        assert await found(cache)
+        assert await cache.clear() == 1
+        await cache.store(key_of(cache), answer("new"))
+        kept = await found(cache)  # it waits to be written
+        assert kept
+        assert kept.text == "new"
 
 
 async def test_without_lookups_there_is_no_hit_rate(migrated_sqlite: str) -> None:
@@ -214,7 +231,7 @@ async def test_on_sqlite_nothing_is_read_for_what_is_new(migrated_sqlite: str) -
         reads.clear()
         assert [await found(cache, f"new {number}") for number in range(50)] == [None] * 50
         assert "read" not in reads
-        cache._tiers.memory.clear()
+        cache._tiers._forget_memory()
         assert all([await found(cache, f"{number}") for number in range(4)])
         assert reads.count("read") == 4
 
@@ -247,3 +264,52 @@ async def test_counts_that_no_column_holds_harm_nobody(database_url: str) -> Non
         stats = await cache.stats()
         assert stats.hits == 3
         assert stats.saved_prompt_tokens == 4 * (2**31 - 1)
+
+
+async def test_an_answer_goes_with_the_conversation_that_it_was_made_for_last(database_url: str) -> None:
+    async with opened(database_url, stale_seconds=0.0) as one, opened(database_url, stale_seconds=0.0) as other:
+        for session_id in ("s", "t"):
+            await one.store(key_of(one), answer(session_id), session_id=session_id)
+            await one.flush()
+        for session_id, is_there in (("s", True), ("t", False)):
+            await one.forget(session_id)
+            for cache in (one, other):
+                assert bool(await cache.find(key_of(cache))) is is_there
+
+
+class _SlowStore(DatabaseStore):
+    """A store whose answers are on their way until ``arrive`` is set."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, 1_000_000)
+        self.asked, self.arrive = asyncio.Event(), asyncio.Event()
+
+    async def get(self, key: str) -> Kept | None:
+        kept = await super().get(key)
+        self.asked.set()
+        await self.arrive.wait()
+        return kept
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_an_answer_on_its_way_from_the_store_is_not_kept_after_its_deletion(
+    database_url: str, is_whole: bool
+) -> None:
+    async with opened(database_url) as other:
+        await other.store(key_of(other), answer(), session_id="s")
+        key = key_of(other).key
+    database = Database(make_url(database_url))
+    store = _SlowStore(database)
+
+    async def nothing(_written: Sequence[Entry]) -> None: ...
+
+    tiers = Tiers(store, nothing, stale_seconds=3600)
+    looking = asyncio.create_task(tiers.get(key))
+    await store.asked.wait()
+    await (tiers.clear() if is_whole else tiers.forget("s"))
+    store.arrive.set()
+    assert await looking
+    assert tiers.recent(key) is None
+    await tiers.end_writing()
+    await store.close()
+    await database.close()

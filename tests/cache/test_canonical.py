@@ -15,6 +15,7 @@ from tests.cache.answers import request
 _TOOL = {"type": "function", "function": {"name": "look", "parameters": {"properties": {"n": {"minimum": 1}}}}}
 _IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 _TEXT = {"type": "text", "text": "What is this?"}
+_MARK = {"cache_control": {"type": "ephemeral"}}
 
 
 def key(asked: ChatRequest, provider: str = "fake", model: str = "tiny", **more: Any) -> CacheKey:
@@ -32,6 +33,7 @@ def key(asked: ChatRequest, provider: str = "fake", model: str = "tiny", **more:
         ({"options": {"stop": []}}, {"options": {}}),
         ({"tools": []}, {"tools": None}),
         ({"messages": [Message("user", [_TEXT])]}, {"messages": [Message("user", "What is this?")]}),
+        ({"messages": [Message("user", [_TEXT | _MARK])]}, {"messages": [Message("user", "What is this?")]}),
         ({"messages": [Message("user", "x", tool_calls=[])]}, {"messages": [Message("user", "x")]}),
     ],
 )
@@ -52,6 +54,8 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "temperature": {"options": {"temperature": 0}},
     "other temperature": {"options": {"temperature": 0.1}},
     "seed": {"options": {"seed": 1}},
+    "effort": {"options": {"reasoning_effort": "low"}},
+    "other effort": {"options": {"reasoning_effort": "high"}},
     "no seed": {"options": {"seed": 0}},
     "tools": {"tools": [_TOOL]},
     "tool choice": {"tools": [_TOOL], "tool_choice": "none"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ async def test_the_same_question_again(fake: OpenAIServer, migrated_sqlite: str,
         assert sorted(answer["attempts"] for answer in answers) == [0] * 19 + [1]
         assert len(fake.received(CHAT)) == 5
         metrics = (await client.get("/metrics/prometheus")).text
-        assert 'ai_lab_llm_cache_requests_total{kind="exact"}' in metrics
+        found = re.findall(r'^ai_lab_llm_cache_hits_total\{kind="(?:exact|joined)"\} (.+)$', metrics, re.MULTILINE)
+        assert sum(map(float, found)) == 2 + 19
 
     async with served(fake, migrated_sqlite, tmp_path) as client:  # started again
         kept = await chat(client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -56,6 +56,26 @@ async def test_servers_share_answers_and_what_is_deleted(sqlite_url: str, server
         assert await one.find(key_of(one, "b")) is None
 
 
+async def test_the_answers_of_a_conversation_go_with_it_at_all_servers(sqlite_url: str, server: RedisServer) -> None:
+    async def existing(identifiers: Collection[str]) -> set[str]:
+        return set(identifiers) - {"late"}
+
+    settings: dict[str, Any] = {"redis_url": server.url, "stale_seconds": 0.0, "existing": existing}
+    async with opened(sqlite_url, **settings) as one, opened(sqlite_url, **settings) as other:
+        await one.store(key_of(one, "a"), answer(), session_id="s", message_id="m")
+        await one.store(key_of(one, "b"), answer(), session_id="t", message_id="n")
+        await one.flush()
+        assert await other.find(key_of(other, "a"))
+        await one.forget("s")
+        await one.store(key_of(one, "c"), answer(), session_id="s", message_id="late")
+        await one.flush()
+        for cache in (one, other):
+            hits = [bool(await cache.find(key_of(cache, question))) for question in ("a", "b", "c")]
+            assert hits == [False, True, False]
+        with server.client() as client:
+            assert len(client.keys("ai-lab:cache:answer:*")) == 1
+
+
 async def test_redis_lets_go_what_is_over(sqlite_url: str, server: RedisServer) -> None:
     async with opened(sqlite_url, redis_url=server.url, cache_seconds=30) as cache:
         await cache.store(key_of(cache), answer())
@@ -103,6 +123,8 @@ async def test_a_redis_that_goes_and_comes_stands_in_nobodys_way(
             assert await cache.find(key_of(cache, question)) is None
         assert cache._tiers.failures == 2  # the first look and the write; after that it is left alone for a while
         assert time.monotonic() - started < 2
+        await cache.forget("s")
+        assert await cache.find(key_of(cache)) is None
         with pytest.raises(DatabaseUnavailable, match="REDIS_URL"):
             await cache.clear()
         with server:

@@ -210,7 +210,7 @@ async def test_nobody_waits_long_for_a_vector(database_url: str, embed: Embeddin
     database = Database(make_url(database_url))
     lookup = SemanticLookup(database, embed=embed, mode="on", least_similarity=0.98, patience_seconds=0.05)
     embed.wait_seconds = 60
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await lookup.find(cache_key.scope, SAYS_THE_SAME) is None
     embed.wait_seconds = 0
     patient = SemanticLookup(database, embed=embed, mode="on", least_similarity=0.98)

@@ -30,6 +30,10 @@ async def test_an_answer_tells_its_question_and_can_be_taken_back(migrated_sqlit
         assert (await client.delete(f"/cache/{told['cache']['key']}")).status_code == 204
         assert (await _chat(client, ALIKE))["response"] == ALIKE
         assert (await client.get("/cache/stats")).json()["semantic_hits"] == 1
+        await server.lab.cache.flush()
+        deleted = (await client.get("/conversations", params={"limit": 1})).json()["data"][0]["session_id"]
+        assert (await client.delete(f"/conversations/{deleted}")).status_code == 204
+        assert (await _chat(client, ASKED))["cached"] is False
 
         body = {"model": "embedder/all-MiniLM-L6-v2", "input": [ASKED, ALIKE]}
         made = (await client.post("/v1/embeddings", json=body)).json()

@@ -42,7 +42,7 @@ class Collector(FakeServer):
 
     async def wait_for(self, count: int) -> list[ReadSpan]:
         """Wait until so many spans came."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while len(self.spans) < count:
                 await self.next_request()
         return self.spans
