@@ -103,7 +103,9 @@ class Lab:
                 observe=instruments.gateway.breaker,
             )
             closing.push_async_callback(breakers.close)
-            instruments.gateway.breakers(lambda: [(one.provider, one.model, one.state) for one in _held(breakers)])
+            instruments.gateway.breakers(
+                lambda: [(one.provider, one.model, one.state) for one in _held(breakers.known())]
+            )
             closing.push_async_callback(_leave, database, instance_id)
             telemetry = Telemetry(settings, database, operations, instruments, instance_id)
             health = Health(
@@ -115,10 +117,7 @@ class Lab:
                 behind_seconds=telemetry.behind_seconds,
                 interval_seconds=settings.metrics_interval_seconds,
                 vault=lambda: _state(vault),
-                breakers=lambda: [
-                    (f"{one.provider}/{one.model}", one.reason or one.error_code or "failures in a row")
-                    for one in _held(breakers)
-                ],
+                breakers=lambda: _reasons(breakers),
             )
             closing.push_async_callback(telemetry.close)
             await telemetry.start(health)
@@ -127,13 +126,17 @@ class Lab:
                 database,
                 embed=lambda texts: _embed(providers, texts),
                 observe=instruments.gateway.cache_lookup,
+                existing=conversations.existing,
             )
             closing.push_async_callback(cache.close)
+            conversations.when_deleted(cache.forget)
             costs = Costs(settings, database, watts=lambda: _watts(telemetry))
             closing.push_async_callback(costs.close)
-            traces = Traces(settings, database, host_load=lambda: load_of(telemetry))
+            traces = Traces(settings, database, host_load=lambda: load_of(telemetry), existing=conversations.existing)
             closing.push_async_callback(traces.close)
+            conversations.when_deleted(traces.forget)
             queue = ServiceQueue(settings, database, observe=instruments.gateway.limited)
+            instruments.gateway.waiting(lambda: [(one.service, one.waiting) for one in queue.uses()])
             closing.push_async_callback(queue.close)
             parts = Parts(breakers=breakers, queue=queue, cache=cache, costs=costs, traces=traces)
             gateway = Gateway(settings, providers, parts, observe=instruments.gateway)
@@ -183,9 +186,15 @@ def _state(vault: Vault) -> tuple[str, str | None, str | None]:
     return status.root_key_source, status.reason, status.remedy
 
 
-def _held(breakers: Breakers) -> list[BreakerState]:
+def _held(states: list[BreakerState]) -> list[BreakerState]:
     """Return the models that are left alone now; one whose wait is over is asked by the next request."""
-    return [state for state in breakers.known() if state.state == "half_open" or state.retry_after_seconds]
+    return [state for state in states if state.state == "half_open" or state.retry_after_seconds]
+
+
+async def _reasons(breakers: Breakers) -> list[tuple[str, str]]:
+    """Return what health shows of the models that are left alone, by whichever server."""
+    held = _held(await breakers.states())
+    return [(f"{one.provider}/{one.model}", one.reason or one.error_code or "failures in a row") for one in held]
 
 
 def _watts(telemetry: Telemetry) -> float | None:

@@ -6,13 +6,15 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from fastapi import Depends, Header, Request
+from fastapi import Header, Request
 
-from ai_lab.chat.report import sent_attempts
+from ai_lab.chat import Answer
 from ai_lab.gateway import Call, TraceParent
+from ai_lab.logging import redact_text
 from ai_lab.traces.context import parse_traceparent
 
-_NANO = Decimal(1_000_000_000)
+_NANO_DIGITS = 9
+_NANO = Decimal(10) ** _NANO_DIGITS
 #: What a header may hold besides letters and digits; names of models are free.
 _SAFE = "/:@+-._~ ()[],="
 
@@ -30,13 +32,11 @@ LocalOnlyHeader = Annotated[
 ]
 
 
-async def _trace_parent(request: Request) -> TraceParent | None:  # a plain function would be run in a thread
+def trace_parent_of(request: Request) -> TraceParent | None:
+    """Return the trace context that the caller sent, None where there is none or it is malformed."""
     sent = request.headers.getlist("traceparent")
     found = parse_traceparent(sent[0]) if len(sent) == 1 else None
     return TraceParent(*found) if found else None
-
-
-TraceParentDep = Annotated[TraceParent | None, Depends(_trace_parent)]
 
 
 def answer_headers(call: Call) -> dict[str, str]:
@@ -45,13 +45,31 @@ def answer_headers(call: Call) -> dict[str, str]:
     The cost is in US dollars, and left out as long as, or where, it is not known.
     """
     model = call.answered_by or call.route.first
-    headers = {
-        "x-ai-lab-provider": quote(model.provider.name, safe=_SAFE),
-        "x-ai-lab-model": quote(model.full_name, safe=_SAFE),
+    cost = call.cost_nanousd
+    return _named(model.provider.name, model.full_name, None if cost is None else cost / _NANO) | {
         "x-ai-lab-cache": call.cache,
-        "x-ai-lab-attempts": str(sent_attempts(call)),
+        "x-ai-lab-attempts": str(call.sent_attempts),
         "x-ai-lab-trace-id": call.id,
     }
-    if (cost := call.cost_nanousd) is not None:
-        headers["x-ai-lab-cost"] = f"{(cost / _NANO).normalize():f}"
+
+
+def stored_headers(answer: Answer) -> dict[str, str]:
+    """Return the same of an answer that is repeated, as far as it is kept: what the cache did only where it helped."""
+    cost = None if answer.cost is None else round(Decimal(answer.cost), _NANO_DIGITS)
+    headers = _named(answer.provider, answer.model, cost)
+    if answer.cache:
+        headers["x-ai-lab-cache"] = answer.cache.kind
+    if answer.trace_id:  # answers of other programs, or of before there were traces, were not counted
+        headers |= {"x-ai-lab-attempts": str(answer.attempts), "x-ai-lab-trace-id": answer.trace_id}
+    return headers
+
+
+def _named(provider: str, model: str, cost: Decimal | None) -> dict[str, str]:
+    # Of a call that fails, the model's name may be a key in the wrong place.
+    headers = {
+        "x-ai-lab-provider": quote(provider, safe=_SAFE),
+        "x-ai-lab-model": quote(redact_text(model), safe=_SAFE),
+    }
+    if cost is not None:
+        headers["x-ai-lab-cost"] = f"{cost.normalize():f}"
     return headers

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from ai_lab.errors import LabError, MetricNotFound, ModelNotFound, NotFound, ServiceNotFound, Unauthorized
 from ai_lab.logging.redaction import redact_text
+from backend.answer_headers import answer_headers
 from backend.security_headers import DEFAULT_HEADERS
 
 PROBLEM_TYPE = "application/problem+json"
@@ -179,7 +180,9 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return _answer(request, problem, {"x-request-id": request.state.request_id, **DEFAULT_HEADERS})
 
 
-def _answer(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _answer(request: Request, problem: Problem, more: Mapping[str, str] | None = None) -> JSONResponse:
+    call = getattr(request.state, "call", None)  # of a model, where a route had begun one
+    headers = (answer_headers(call) if call else {}) | dict(more or {})
     if _is_openai(request):
         return JSONResponse(openai_error(problem), problem.status, headers)
     body = problem.model_dump(exclude_none=True)

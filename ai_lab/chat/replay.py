@@ -46,7 +46,7 @@ class Replays:
 
         The question comes from the trace where texts are kept, else from the conversation as it was then. What had to
         stay on this machine stays there again. Sampling options are those of the first time; where no texts are kept,
-        those of them that are numbers.
+        those of them that cannot be text.
 
         Raises:
             TraceNotFound: there is no such trace.
@@ -90,7 +90,7 @@ class Replays:
             status="complete",
             finish_reason=last.finish_reason if last else None,
             cache=call.cache,
-            attempt_count=len(call.attempts),
+            attempt_count=call.sent_attempts,
             first_token_ms=first_ms,
             total_ms=monotonic_ms() - call.started_ms,
             prompt_tokens=usage.prompt_tokens if usage else None,

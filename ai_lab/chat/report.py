@@ -26,11 +26,6 @@ def cache_report(call: Call) -> CacheReport | None:
     )
 
 
-def sent_attempts(call: Call) -> int:
-    """Return how often a model was asked; what a breaker, limit or budget held back does not count."""
-    return sum(attempt.outcome != "refused" for attempt in call.attempts)
-
-
 def of_call(call: Call) -> dict[str, Any]:
     """Return the fields of an ``Answer`` that a call gives."""
     model = call.answered_by or call.route.first
@@ -42,7 +37,7 @@ def of_call(call: Call) -> dict[str, Any]:
         "cached": report is not None,
         "cache": report,
         "cost": None if cost is None else cost / _NANO,
-        "attempts": sent_attempts(call),
+        "attempts": call.sent_attempts,
         "trace_id": call.id,
     }
 

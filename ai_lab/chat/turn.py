@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from ai_lab.chat.prompt import TurnPrompt
@@ -234,7 +234,7 @@ class Turn:
             thought_process=said["thought_process"],
             session_id=self.message.session_id,
             message_id=self.message.message_id,
-            usage=asdict(last.usage) if last.usage else None,
+            usage=last.usage.counts() if last.usage else None,
             timings={name: round(value, 3) for name, value in measured.items() if value is not None},
             finish_reason=last.finish_reason,
             context=self._prompt.context,

@@ -3,6 +3,7 @@
 LabError                        500 internal_error
 ├── InvalidRequest              400 invalid_request
 │   ├── UnsupportedFeature      400 unsupported_feature
+│   ├── EmptyRange              422 invalid_request
 │   ├── ContextOverflow         400 context_length_exceeded
 │   ├── LocalOnly               400 local_only
 │   └── AddressRefused          400 address_refused
@@ -37,7 +38,7 @@ LabError                        500 internal_error
 │   │   └── DeadlineExceeded    504 deadline_exceeded
 │   ├── ProviderAuthFailed      502 provider_auth_failed
 │   ├── ProviderRateLimited     429 provider_rate_limited
-│   │   ├── ProviderQuotaExceeded 429 provider_quota_exceeded
+│   │   ├── ProviderQuotaExceeded 402 provider_quota_exceeded
 │   │   └── ServiceLimited      429 service_limited
 │   ├── ProviderRefused         400 provider_refused
 │   │   └── ContentFiltered     400 content_filtered
@@ -124,6 +125,7 @@ from ai_lab.errors.requests import (
     ContextOverflow,
     ConversationExists,
     ConversationNotFound,
+    EmptyRange,
     IdempotencyKeyReused,
     InvalidCursor,
     InvalidRequest,
@@ -203,6 +205,7 @@ __all__ = [
     "DatabaseUnusable",
     "DeadlineExceeded",
     "EarlierDatabase",
+    "EmptyRange",
     "EngineCrashed",
     "EngineError",
     "Forbidden",

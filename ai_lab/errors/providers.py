@@ -44,7 +44,8 @@ class ProviderRefused(ProviderError):
 class ProviderQuotaExceeded(ProviderRateLimited):
     """The account at the service is out of money or quota: waiting a moment does not help."""
 
-    code, title = "provider_quota_exceeded", "The account at the model service is out of quota"
+    # Not 429, which clients take for a reason to ask again.
+    status, code, title = 402, "provider_quota_exceeded", "The account at the model service is out of quota"
 
 
 class ContentFiltered(ProviderRefused):

@@ -29,6 +29,17 @@ class UnsupportedFeature(InvalidRequest):
     code, title = "unsupported_feature", "Not supported by this model"
 
 
+class EmptyRange(InvalidRequest):
+    """A list or history is asked for whose beginning lies behind its end."""
+
+    status = 422
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The range is empty: `from` must be before `to`. Exchange them, or leave one out.", param="from"
+        )
+
+
 class ContextOverflow(InvalidRequest):
     """The newest message alone is longer than the model's context."""
 

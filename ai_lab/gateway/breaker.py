@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from ai_lab.errors import BreakerOpen, DeadlineExceeded, LabError
+from ai_lab.errors import DeadlineExceeded, LabError, ProviderError
 from ai_lab.gateway.breakers import Breakers
 from ai_lab.gateway.call import Call, Line
 from ai_lab.gateway.refusals import note_refusal
@@ -29,10 +29,10 @@ class Breaker:
         self._breakers = breakers
 
     async def stream(self, call: Call, model: ResolvedModel, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer. Raises ``BreakerOpen`` where the model is left alone, else as ``line`` does."""
+        """Yield the answer. Raises as ``Breakers.admit`` where the model is left alone, else as ``line`` does."""
         try:
             admission = await self._breakers.admit(model.provider.name, model.model)
-        except BreakerOpen as error:
+        except ProviderError as error:
             note_refusal(call, model, error)
             raise
         loop = asyncio.get_running_loop()

@@ -117,20 +117,24 @@ def _moment(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def refusal(record: Record, now: float) -> BreakerOpen:
-    """Return the error of a request to a model that is left alone."""
+def refusal(record: Record, now: float) -> BreakerOpen | ProviderQuotaExceeded:
+    """Return the error of a request to a model that is left alone.
+
+    An account without quota stays so until somebody pays: that is said as it was said first, since to ask again after a
+    while, as clients do after ``BreakerOpen``, does not help.
+    """
     name = f"{record.provider}/{record.model}"
-    said = f" Last error: {record.reason}" if record.reason else ""
     if record.state == "half_open" or record.retry_at is None:
-        return BreakerOpen(
-            f"{name} failed and is being tried by one request at this moment.{said} Try again in a moment, or name "
-            "another model.",
-            retry_after_seconds=1,
+        seconds, next_try = 1, "one request tries it at this moment"
+    else:
+        seconds = max(1, math.ceil(record.retry_at - now))
+        next_try = f"it is tried again in {seconds} s, or at once after DELETE /gateway/breakers/{name}"
+    if record.error_code == ProviderQuotaExceeded.code:
+        return ProviderQuotaExceeded(
+            f"{record.reason} {name} was not asked this time: {next_try}.", retry_after_seconds=seconds
         )
-    seconds = max(1, math.ceil(record.retry_at - now))
     times = "a failure" if record.failures == 1 else f"{record.failures} failures in a row"
+    said = f" Last error: {record.reason}" if record.reason else ""
     return BreakerOpen(
-        f"{name} is left alone after {times}.{said} It is tried again in {seconds} s; name another model, or see "
-        "GET /gateway/breakers.",
-        retry_after_seconds=seconds,
+        f"{name} is left alone after {times}: {next_try}. Or name another model.{said}", retry_after_seconds=seconds
     )

@@ -17,6 +17,7 @@ from ai_lab.gateway.breaker_record import LONGEST_ASKED_SECONDS, Key, Record, ju
 from ai_lab.gateway.breaker_repository import MOST_RECORDS, BreakerRepository
 from ai_lab.gateway.breaker_store import BreakerStore, Change
 from ai_lab.gateway.schemas import BreakerState, State
+from ai_lab.logging import redact_text
 
 #: A probe whose server died is replaced after this time; one that lives says so three times as often.
 _LEASE_SECONDS = 15.0
@@ -67,15 +68,17 @@ class Breakers:
 
         Raises:
             BreakerOpen: the model is left alone; with the seconds until it is tried again.
+            ProviderQuotaExceeded: the same, where its account is out of quota.
         """
         if self._store.is_due():
             if self._store.is_stale():
                 await self._look()
             elif self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look())
-        record = self._records.get((provider, model))
+        key = (provider, redact_text(model))  # a secret in the place of a model's name is kept nowhere
+        record = self._records.get(key)
         if record is None or record.state == "closed":
-            return Admission(self, (provider, model), None)
+            return Admission(self, key, None)
         return Admission(self, record.key, await self._claim(record))
 
     async def states(self) -> list[BreakerState]:
@@ -85,8 +88,8 @@ class Breakers:
 
     def known(self) -> list[BreakerState]:
         """Return the same as far as this server knows it; no I/O."""
-        now = self._store.now()
-        return [self._records[key].shown(now) for key in sorted(self._records)]
+        now, records = self._store.now(), dict(self._records)  # a scrape asks from a thread of its own
+        return [records[key].shown(now) for key in sorted(records)]
 
     async def reset(self, provider: str, model: str) -> bool:
         """Forget that a model failed, and return whether it had."""
@@ -192,6 +195,7 @@ class Breakers:
 
         Raises:
             BreakerOpen: for all others.
+            ProviderQuotaExceeded: the same, where the account is out of quota.
         """
         now = self._store.now()
         vanished = record.probe_until is not None and record.probe_until <= now and record.probe not in self._probes

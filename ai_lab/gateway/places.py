@@ -21,7 +21,8 @@ class Places:
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return sum(not place.done() for place in self._waiting)
+        # A scrape asks in a thread of its own; only copying takes one step.
+        return sum(not place.done() for place in list(self._waiting))
 
     def take_at_once(self) -> bool:
         """Take a place if one is free and nobody waits for it."""

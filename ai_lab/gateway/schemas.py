@@ -67,3 +67,4 @@ class GatewayOverview(BaseModel):
     services: list[ServiceUse]
     retry: RetryRules
     breaker: BreakerRules
+    warnings: list[str] = Field(description="Names in the settings that no service has; the log said so at the start.")

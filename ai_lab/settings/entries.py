@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,10 +23,21 @@ from pydantic_settings import NoDecode
 from ai_lab.errors import InvalidSettings
 
 
+def _http_address(url: str) -> str:
+    """Return an http(s) address without its trailing slash; raises ``ValueError``, which never holds it."""
+    try:
+        TypeAdapter(HttpUrl).validate_python(url)
+    except ValidationError:
+        raise ValueError("it is not an http or https address") from None
+    return url.rstrip("/")
+
+
 class ServerEntry(BaseModel):
     """One OpenAI-compatible server of the user's own: where it is and, if it needs one, its key."""
 
-    base_url: str
+    model_config = ConfigDict(extra="forbid")
+
+    base_url: Annotated[str, AfterValidator(_http_address)]
     api_key: SecretStr | None = None
     context_tokens: int | None = Field(default=None, ge=128)
 
@@ -120,7 +132,8 @@ def check_base_url(url: str) -> str:
         InvalidSettings: it is not one.
     """
     try:
-        TypeAdapter(HttpUrl).validate_python(url)
-    except ValidationError:
-        raise InvalidSettings(f"{url!r} is not an http or https address.") from None
-    return url.rstrip("/")
+        return _http_address(url)
+    except ValueError:
+        raise InvalidSettings(
+            "What was given is not an http or https address, such as http://127.0.0.1:8001."
+        ) from None

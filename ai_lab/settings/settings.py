@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 
 from ai_lab.errors import InvalidSettings
@@ -29,6 +30,7 @@ from ai_lab.settings.entries import (
     as_level,
     as_server_entries,
 )
+from ai_lab.settings.explaining import explain, explain_json
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent.parent
 _PREFIX = "AI_LAB_"
@@ -125,6 +127,7 @@ class Settings(BaseSettings):
         "AI_LAB_SERVERS",
         {},
         'OpenAI-compatible servers as JSON: {"name": "http://host/v1"} or {"name": {"base_url": …, "api_key": …}}.',
+        examples=['{"work": {"base_url": "http://127.0.0.1:8000/v1", "context_tokens": 8192}}'],
     )
     context_tokens: int = _setting(
         "AI_LAB_CONTEXT_TOKENS", 4096, "Context per conversation for the embedded engine and Ollama.", ge=256
@@ -149,12 +152,14 @@ class Settings(BaseSettings):
         {},
         'Names for lists of models, tried until one answers, as JSON: {"fast": ["provider/model", …]} or '
         '{"fast": {"models": […], "strategy": "order|weighted|cheapest|fastest", "weights": […]}}.',
+        examples=['{"fast": ["openai/gpt-5-mini", "echo/echo"]}'],
     )
     service_limits: dict[str, ServiceLimits] = _setting(
         "AI_LAB_SERVICE_LIMITS",
         {},
         'What is asked of a service at most, as JSON: {"openai": {"concurrency": 8, "requests": "500/minute", '
         '"tokens": "200000/minute"}}.',
+        examples=['{"openai": {"concurrency": 8, "requests": "500/minute", "tokens": "200000/minute"}}'],
     )
     retry_attempts: int = _setting(
         "AI_LAB_RETRY_ATTEMPTS", 3, "Times a service is asked before it has begun to answer.", ge=1, le=10
@@ -169,11 +174,13 @@ class Settings(BaseSettings):
         "AI_LAB_BREAKER_FAILURES", 5, "Failures in a row after which a model of a service is left alone.", ge=1
     )
     breaker_seconds: float = _setting(
-        "AI_LAB_BREAKER_SECONDS", 30, "How long it is left alone before one request tries it again.", gt=0
+        "AI_LAB_BREAKER_SECONDS", 30, "How long it is left alone before one request tries it again.", gt=0, le=86_400
     )
 
     cache: bool = _setting("AI_LAB_CACHE", True, "Give the stored answer to a request that was answered before.")
-    cache_seconds: float = _setting("AI_LAB_CACHE_SECONDS", 3600, "How long an answer is given again.", gt=0)
+    cache_seconds: float = _setting(
+        "AI_LAB_CACHE_SECONDS", 3600, "How long an answer is given again.", gt=0, le=315_360_000
+    )
     cache_mb: int = _setting("AI_LAB_CACHE_MB", 100, "Room for stored answers (MB); the oldest go first.", ge=1)
     cache_temperature: float = _setting(
         "AI_LAB_CACHE_TEMPERATURE",
@@ -194,6 +201,7 @@ class Settings(BaseSettings):
         {},
         'Prices in US dollars per million tokens, as JSON: {"provider/model": {"input": 0.5, "output": 1.5}}; '
         '"provider/*" is for all models of a service.',
+        examples=['{"work/*": {"input": 0.5, "output": 1.5}}'],
     )
     electricity_price: float | None = _setting(
         "AI_LAB_ELECTRICITY_PRICE", None, "US dollars per kWh, for what local models cost.", ge=0
@@ -205,7 +213,9 @@ class Settings(BaseSettings):
         gt=0,
     )
 
-    trace_days: float = _setting("AI_LAB_TRACE_DAYS", 30, "Traces of answers are kept this long; 0 keeps none.", ge=0)
+    trace_days: float = _setting(
+        "AI_LAB_TRACE_DAYS", 30, "Traces of answers are kept this long; 0 keeps none.", ge=0, le=36500
+    )
     trace_prompts: bool = _setting("AI_LAB_TRACE_PROMPTS", False, "Keep what was asked and answered in traces, too.")
     otlp_endpoint: OptionalText = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT", None, "Send traces to this OpenTelemetry collector too; needs ai-lab[otel]."
@@ -291,11 +301,11 @@ class Settings(BaseSettings):
             _refuse_unknown_names(env_file)
             settings = cls(_env_file=env_file, **{k: v for k, v in overrides.items() if v is not None})
         except ValidationError as error:
-            raise InvalidSettings(_explain(error)) from None
+            raise InvalidSettings(explain(error, _fields())) from None
         except (UnicodeDecodeError, OSError) as error:
             raise InvalidSettings(f"{env_file} cannot be read ({error}). Save it as UTF-8 text.") from None
         except ValueError as error:  # pydantic-settings: a value that should be JSON is not
-            raise InvalidSettings(_not_json(error)) from None
+            raise InvalidSettings(explain_json(error, _fields(), setting_names())) from None
         settings._env_folder = folder if env_file.is_file() else Path.cwd()
         if env_file.is_file():
             source = DotEnvSettingsSource(Settings, env_file=env_file, case_sensitive=True)
@@ -336,6 +346,10 @@ def setting_names() -> dict[str, str]:
     return {field: str(info.validation_alias) for field, info in Settings.model_fields.items()}
 
 
+def _fields() -> dict[str, FieldInfo]:
+    return {str(info.validation_alias): info for info in Settings.model_fields.values()}
+
+
 def _refuse_unknown_names(env_file: Path) -> None:
     known = set(setting_names().values())
     given = set(os.environ)
@@ -347,14 +361,3 @@ def _refuse_unknown_names(env_file: Path) -> None:
             near = difflib.get_close_matches(name.removeprefix(_PREFIX), tails, n=1)
             hint = f" Did you mean {tails[near[0]]}?" if near else " See config_template.env for all names."
             raise InvalidSettings(f"Unknown setting {name}.{hint}")
-
-
-def _not_json(error: ValueError) -> str:
-    """Name the settings that must be JSON where pydantic-settings names a field."""
-    names = [name for field, name in setting_names().items() if f'"{field}"' in str(error)]
-    return f"{', '.join(names) or error} must be JSON, see config_template.env."
-
-
-def _explain(error: ValidationError) -> str:
-    """Name each bad setting and what is wrong, never its value (it may be a secret)."""
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))

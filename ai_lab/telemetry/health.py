@@ -86,7 +86,7 @@ class Health:
         behind_seconds: how long ago samples and counts were last kept in the database.
         interval_seconds: time between two samples.
         vault: returns where the vault's key comes from, and why it is sealed with the remedy, where it is.
-        breakers: returns ``provider/model`` of each breaker that is not closed, and why it opened; no I/O.
+        breakers: returns ``provider/model`` of each breaker that is not closed, and why it opened.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Health:
         behind_seconds: Callable[[], float] = lambda: 0.0,
         interval_seconds: float = 5.0,
         vault: Callable[[], tuple[str, str | None, str | None]] | None = None,
-        breakers: Callable[[], Sequence[tuple[str, str]]] | None = None,
+        breakers: Callable[[], Awaitable[Sequence[tuple[str, str]]]] | None = None,
     ) -> None:
         self._vault = vault
         self._breakers = breakers
@@ -228,7 +228,7 @@ class Health:
         """Say which models are left alone after failures; nothing is asked."""
         if self._breakers is None:
             return []
-        held = self._breakers()
+        held = await self._breakers()
         if not held:
             return [_Seen("gateway", "healthy", "no breaker is open", 0, "breakers")]
         detail = "left alone after failures: " + "; ".join(f"{name} ({reason})" for name, reason in held[:5])

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Response
 
 from ai_lab.costs.schemas import Budget, BudgetChange, BudgetList, NewBudget
+from ai_lab.gateway.names import check_service
 from backend.deps import IdempotencyKey, LabDep
 
 router = APIRouter(prefix="/budgets", tags=["costs"])
@@ -29,6 +30,8 @@ async def create_budget(
     machine go on, except those that AI_LAB_PRICES gives a price. Under a hard limit no model is asked whose price
     nobody knows: name it there.
     """
+    if new.service is not None:
+        check_service(new.service, lab.providers)
     budget = await lab.costs.budgets.create(new, idempotency_key=idempotency_key)
     response.headers["location"] = f"/budgets/{budget.id}"
     return budget
@@ -43,6 +46,8 @@ async def get_budget(budget_id: BudgetId, lab: LabDep) -> Budget:
 @router.patch("/{budget_id}")
 async def change_budget(budget_id: BudgetId, change: BudgetChange, lab: LabDep) -> Budget:
     """Change a budget; what is not named stays. What was spent before counts for the new definition too."""
+    if change.service is not None:
+        check_service(change.service, lab.providers)
     return await lab.costs.budgets.change(budget_id, change)
 
 

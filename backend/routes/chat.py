@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from ai_lab.chat import Answer, Delta, NewTurn, Turn
 from ai_lab.errors import LabError
-from backend.answer_headers import CacheHeader, LocalOnlyHeader, TraceParentDep, answer_headers
+from backend.answer_headers import CacheHeader, LocalOnlyHeader, answer_headers, stored_headers, trace_parent_of
 from backend.deps import IdempotencyKey, LabDep
 from backend.errors import problem_of
 from backend.sse import CONTENT, HEARTBEAT_SECONDS, EventStream, cancel_when_gone, event
@@ -32,7 +32,6 @@ async def chat(
     request: Request,
     *,
     response: Response,
-    trace_parent: TraceParentDep,
     idempotency_key: IdempotencyKey = None,
     cache: CacheHeader = "on",
     local_only: LocalOnlyHeader = "false",
@@ -40,9 +39,14 @@ async def chat(
     """Say something to a model. The message is saved before the model is asked, the answer as it grows."""
     new.use_cache = new.use_cache and cache == "on"
     new.local_only = new.local_only or local_only == "true"
-    turn = await lab.chat.start(new, idempotency_key, trace_parent=trace_parent)
+    turn = await lab.chat.start(new, idempotency_key, trace_parent=trace_parent_of(request))
     if isinstance(turn, Answer):
-        return EventStream(_replayed(turn), lambda: None) if new.stream else turn
+        headers = stored_headers(turn)
+        if new.stream:
+            return EventStream(_replayed(turn), lambda: None, headers=headers)
+        response.headers.update(headers)
+        return turn
+    request.state.call = turn.call
     watching = await cancel_when_gone(request, turn.cancel)
     try:
         if new.stream:

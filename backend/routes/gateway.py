@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from ai_lab.errors import NotFound
+from ai_lab.gateway.names import unknown_names
 from ai_lab.gateway.schemas import BreakerList, BreakerRules, GatewayOverview, RetryRules
 from backend.deps import LabDep
 
@@ -27,6 +28,7 @@ async def overview(lab: LabDep) -> GatewayOverview:
             deadline_seconds=settings.deadline_seconds,
         ),
         breaker=BreakerRules(failures=settings.breaker_failures, seconds=settings.breaker_seconds),
+        warnings=unknown_names(settings, lab.providers),
     )
 
 

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from ai_lab.errors import ModelNotFound, UnsupportedFeature
 from ai_lab.providers import ListedModel
-from backend.answer_headers import CacheHeader, LocalOnlyHeader, TraceParentDep, answer_headers
+from backend.answer_headers import CacheHeader, LocalOnlyHeader, answer_headers, trace_parent_of
 from backend.deps import LabDep
 from backend.openai_answers import ChatCompletion, Embedding, EmbeddingList, Model, ModelList
 from backend.openai_requests import CompletionRequest, EmbeddingRequest
@@ -52,7 +52,6 @@ async def create_chat_completion(
     lab: LabDep,
     request: Request,
     *,
-    trace_parent: TraceParentDep,
     cache: CacheHeader = "on",
     local_only: LocalOnlyHeader = "false",
 ) -> Response:
@@ -63,8 +62,9 @@ async def create_chat_completion(
         chat_request(body),
         use_cache=body.use_cache is not False and cache == "on",
         local_only=is_local_only,
-        trace_parent=trace_parent,
+        trace_parent=trace_parent_of(request),
     )
+    request.state.call = completion.call
     watching = await cancel_when_gone(request, completion.cancel)
     streams = False
     try:
@@ -93,7 +93,6 @@ async def create_embeddings(
     request: Request,
     *,
     response: Response,
-    trace_parent: TraceParentDep,
     local_only: LocalOnlyHeader = "false",
 ) -> EmbeddingList:
     """Turn texts into vectors, with a model that can."""
@@ -102,7 +101,8 @@ async def create_embeddings(
     if body.dimensions is not None:
         raise UnsupportedFeature("Vectors have the length that the model gives them. Leave it out.", param="dimensions")
     texts = [body.input] if isinstance(body.input, str) else body.input
-    embedding = lab.completions.embed(route, texts, local_only=is_local_only, trace_parent=trace_parent)
+    embedding = lab.completions.embed(route, texts, local_only=is_local_only, trace_parent=trace_parent_of(request))
+    request.state.call = embedding.call
     watching = await cancel_when_gone(request, embedding.cancel)
     try:
         made = await embedding.result()

@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
 
-from ai_lab.errors import RequestCancelled
+from ai_lab.errors import EmptyRange, RequestCancelled
 from ai_lab.shapes import PointInTime, SessionId
 from ai_lab.traces.repository import Filters
 from ai_lab.traces.schemas import NewReplay, Replay, TraceDetail, TracePage
-from backend.answer_headers import TraceParentDep
+from backend.answer_headers import trace_parent_of
 from backend.deps import After, LabDep, Limit
 from backend.sse import cancel_when_gone
 
@@ -48,6 +48,8 @@ async def list_traces(
     ] = None,
 ) -> TracePage:
     """List traces, the newest first."""
+    if since and until and since >= until:
+        raise EmptyRange
     filters = Filters(status=status, model=model, provider=provider, session_id=session_id, since=since, until=until)
     return await lab.traces.page(filters, limit=limit, after=after)
 
@@ -59,11 +61,9 @@ async def get_trace(trace_id: TraceId, lab: LabDep) -> TraceDetail:
 
 
 @router.post("/{trace_id}/replay")
-async def replay_trace(
-    trace_id: TraceId, new: NewReplay, lab: LabDep, request: Request, trace_parent: TraceParentDep
-) -> Replay:
+async def replay_trace(trace_id: TraceId, new: NewReplay, lab: LabDep, request: Request) -> Replay:
     """Ask the same question of another model and return both answers; the conversation stays as it is."""
-    replaying = asyncio.create_task(lab.replays.replay(trace_id, new, trace_parent=trace_parent))
+    replaying = asyncio.create_task(lab.replays.replay(trace_id, new, trace_parent=trace_parent_of(request)))
 
     def stop() -> None:
         replaying.cancel()

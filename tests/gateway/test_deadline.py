@@ -66,7 +66,7 @@ async def test_it_ends_whatever_the_model_does(lab: Lab, fake: FaultyProvider) -
     asked = fake.received(CHAT)[before:]
     assert len(asked) == len(models)
     for request in asked:
-        await asyncio.wait_for(request.disconnected.wait(), 5)
+        await asyncio.wait_for(request.disconnected.wait(), 30)
 
 
 async def test_what_came_of_a_chat_is_kept(lab: Lab) -> None:

@@ -15,6 +15,7 @@ from ai_lab.errors import (
     LabError,
     ProviderAuthFailed,
     ProviderError,
+    ProviderQuotaExceeded,
     ProviderRefused,
     ProviderUnavailable,
     UnsupportedFeature,
@@ -128,6 +129,15 @@ async def test_an_open_breaker_costs_no_further_request(lab: Lab, fake: FaultyPr
     assert answered.call.warnings == [
         "faulty/error_500 (the model service is left alone after failures) did not answer: faulty/ok did."
     ]
+
+
+async def test_a_refusal_for_want_of_quota_passes_the_request_on_like_the_error_itself(
+    lab: Lab, fake: FaultyProvider
+) -> None:
+    first, second = [await ask(lab, "to faulty/quota") for _ in range(2)]
+    assert (fake.asked["quota"], second.text, second.call.warnings) == (1, ANSWER, first.call.warnings)
+    assert second.outcomes == [("faulty/quota", "refused"), ("faulty/ok", "ok")]
+    assert isinstance(second.attempts[0].error, ProviderQuotaExceeded)
 
 
 async def test_a_model_that_cannot_do_it_is_passed_over(lab: Lab) -> None:

@@ -39,7 +39,7 @@ ERRORS = {
     "rate_limited": ("provider_rate_limited", 429),
     "rate_limited_seconds": ("provider_rate_limited", 429),
     "rate_limited_date": ("provider_rate_limited", 429),
-    "quota": ("provider_quota_exceeded", 429),
+    "quota": ("provider_quota_exceeded", 402),
     "auth": ("provider_auth_failed", 502),
     "refused": ("provider_refused", 400),
     "error_500": ("provider_error", 502),

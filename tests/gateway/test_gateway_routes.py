@@ -29,6 +29,7 @@ async def server(tmp_path: Path, fake: FaultyProvider) -> AsyncIterator[LabServe
             "servers": {"faulty": {"base_url": fake.base_url}},
             "aliases": {"fast": {"models": ["faulty/tiny", "echo/echo"]}},
             "service_limits": {"faulty": {"concurrency": 3, "tokens": "90000/minute"}},
+            "prices": {"fualty/*": {"input": 1}},
             "breaker_failures": 2,
             "breaker_seconds": 45,
             "enable_metrics": False,
@@ -39,11 +40,14 @@ async def server(tmp_path: Path, fake: FaultyProvider) -> AsyncIterator[LabServe
 
 
 async def test_the_overview_has_rules_and_what_is_in_use(server: LabServer) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as http, server.lab.queue.place("faulty"):
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http, server.lab.queue.place("faulty"):
         seen = (await http.get("/gateway")).json()
     assert seen["aliases"]["fast"] == {"models": ["faulty/tiny", "echo/echo"], "strategy": "order", "weights": None}
     assert seen["retry"] == {"attempts": 3, "wait_seconds": 0.01, "deadline_seconds": 600.0}
     assert seen["breaker"] == {"failures": 2, "seconds": 45.0}
+    assert seen["warnings"] == [
+        "AI_LAB_PRICES, fualty/*: no service is called 'fualty'. Did you mean faulty?",
+    ]
     (service,) = seen["services"]
     assert service == {
         "service": "faulty",
@@ -60,7 +64,7 @@ async def test_a_breaker_is_shown_and_closed_by_hand(server: LabServer) -> None:
     for _ in range(2):
         admission = await server.lab.breakers.admit("faulty", "org/model:8b")
         admission.failed(ProviderUnavailable("nobody listens"))
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         (breaker,) = (await http.get("/gateway/breakers")).json()["breakers"]
         assert (breaker["model"], breaker["state"], breaker["failures"]) == ("org/model:8b", "open", 2)
         assert (breaker["error_code"], breaker["reason"]) == ("provider_unavailable", "nobody listens")
@@ -77,12 +81,12 @@ async def test_a_client_that_leaves_gives_its_place_back_and_is_no_failure(
     server: LabServer, fake: FaultyProvider
 ) -> None:
     body = {"model": "faulty/endless", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         for _ in range(4):  # more than there are places, and failures that are borne
             async with http.stream("POST", "/v1/chat/completions", json=body) as response:
                 async for _ in response.aiter_bytes():
                     break
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while True:
                 (service,) = (await http.get("/gateway")).json()["services"]
                 if not service["in_use"]:

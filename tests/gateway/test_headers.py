@@ -15,6 +15,7 @@ import pytest_asyncio
 from ai_lab.settings import Settings
 from tests.fakes.faulty_provider import ANSWER, FaultyProvider
 from tests.lab_server import serve_lab
+from tests.security.canary import new_secret
 
 _V1, _CHAT, _EMBEDDINGS = "/v1/chat/completions", "/chat", "/v1/embeddings"
 _FAR = "http://198.51.100.1/v1"
@@ -32,7 +33,7 @@ async def http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.
         settings = Settings.load(
             data_dir=folder,
             config_dir=folder / "config",
-            servers={"faulty": {"base_url": fake.base_url}, "far": {"base_url": _FAR}},
+            servers={"faulty": {"base_url": fake.base_url}, "far": {"base_url": _FAR}} | fake.unreachable(),
             aliases={"smart": {"models": ["faulty/error_500", "faulty/ok"]}, "away": {"models": ["far/x"]}},
             prices={"faulty/ok": {"input": 10, "output": 20}, "faulty/error_500": {"input": 1, "output": 1}},
             default_model="echo/echo",
@@ -108,6 +109,40 @@ async def test_the_cost_of_a_conversation_is_in_its_history(http: httpx.AsyncCli
     *_, kept = (await http.get("/conversations/costs/messages")).json()["data"]
     assert kept["usage"]["cost"] == float(_COST)
     assert kept["extra"]["answer"]["trace_id"] == done["trace_id"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("path", [_V1, _CHAT])
+async def test_errors_lead_to_their_trace(http: httpx.AsyncClient, path: str, stream: bool) -> None:
+    failed = await http.post(path, json=body_of(path, "faulty/auth", "x", stream=stream))
+    assert failed.status_code == (200 if (path, stream) == (_CHAT, True) else 502)
+    assert "provider_auth_failed" in failed.text
+    told = own(failed)
+    trace = (await http.get(f"/traces/{told.pop('trace-id')}")).json()
+    assert told == {"provider": "faulty", "model": "faulty/auth", "cache": "miss", "attempts": "1", "cost": "0"}
+    assert (trace["status"], trace["error_code"]) == ("failed", "provider_auth_failed")
+
+
+async def test_errors_of_embeddings_do_too_and_no_header_repeats_a_key(http: httpx.AsyncClient) -> None:
+    failed = await http.post(_EMBEDDINGS, json={"model": "echo/echo", "input": "a"})
+    assert (await http.get(f"/traces/{own(failed)['trace-id']}")).json()["error_code"] == failed.json()["error"]["code"]
+    secret = new_secret()
+    keyed = await http.post(_V1, json=body_of(_V1, f"refuse/{secret}", "the key in the place of the model"))
+    assert own(keyed)["attempts"] == "3"
+    told = (keyed, await http.get("/gateway/breakers"), await http.get("/metrics/prometheus"))
+    assert not any(secret in f"{answer.headers} {answer.text}" for answer in told)
+    assert own(await http.post(_V1, json=body_of(_V1, "echo/ecko", "no call was begun"))) == {}
+
+
+async def test_a_repeated_answer_tells_what_is_kept_of_it(http: httpx.AsyncClient) -> None:
+    for key, decision in (("made", "miss"), ("stored", "hit")):
+        body = body_of(_CHAT, "faulty/ok", "repeat this", session_id=key)
+        first, again, streamed = [
+            own(await http.post(_CHAT, json=body | {"stream": stream}, headers={"idempotency-key": key}))
+            for stream in (False, False, True)
+        ]
+        assert first["cache"] == decision
+        assert again == streamed == {name: value for name, value in first.items() if value != "miss"}
 
 
 @pytest.mark.parametrize("path", [_V1, _CHAT, _EMBEDDINGS])

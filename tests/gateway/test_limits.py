@@ -105,7 +105,7 @@ async def test_a_place_given_to_somebody_who_leaves_at_that_instant_goes_on(data
         leaving, next_one = (asyncio.create_task(busy.run(queue, number, seconds=0)) for number in range(2))
         await asyncio.sleep(0.01)
     leaving.cancel()  # it has the place, and does not know yet
-    await asyncio.wait_for(next_one, 5)
+    await asyncio.wait_for(next_one, 30)
     assert busy.begun == [1]
     assert queue.uses()[0].in_use == 0
     await queue.close()
@@ -171,7 +171,7 @@ async def test_two_servers_share_the_places_that_are_configured(
     queues = [ServiceQueue(settings, one) for one in databases]
     busy = Busy()
     tasks = [asyncio.create_task(busy.run(queue, number)) for number in range(5) for queue in queues]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(busy.begun) < 3:  # noqa: ASYNC110 - what comes too many comes after that
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)

@@ -147,4 +147,4 @@ async def test_who_leaves_stops_the_model(lab: Lab, fake: FaultyProvider) -> Non
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    await asyncio.wait_for(fake.received(CHAT)[-1].disconnected.wait(), 5)
+    await asyncio.wait_for(fake.received(CHAT)[-1].disconnected.wait(), 30)

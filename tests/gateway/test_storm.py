@@ -85,7 +85,7 @@ async def test_a_model_comes_back_by_itself_also_when_who_tried_it_leaves(tmp_pa
         fake.fault = "silent"
         await asyncio.sleep(0.25)
         trying = asyncio.create_task(ask(lab, "dead/tiny"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while fake.asked["tiny"] < 2:  # noqa: ASYNC110 - the fake counts, and tells nobody
                 await asyncio.sleep(0.01)
         assert await _storm(lab, "dead/tiny", 10) == {"breaker_open": 10}

@@ -36,12 +36,12 @@ async def test_the_async_client_is_answered_alike(async_client: AsyncOpenAI) -> 
 
 
 def test_without_a_model_the_default_answers(server: ServerProcess) -> None:
-    answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": HELLO})
+    answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": HELLO}, timeout=60)
     assert answer.json()["model"] == "echo/echo"
 
 
 def test_a_plain_answer_has_no_field_that_says_nothing(server: ServerProcess) -> None:
-    answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": HELLO}).json()
+    answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": HELLO}, timeout=60).json()
     assert set(answer) == {"id", "object", "created", "model", "choices", "usage"}
     assert set(answer["choices"][0]["message"]) == {"role", "content", "refusal"}
 
@@ -95,7 +95,8 @@ def test_sampling_options_reach_the_model_and_what_is_ignored_is_named(client: O
     names = ("temperature", "top_p", "seed", "stop", "max_tokens", "presence_penalty", "frequency_penalty")
     assert [sent[name] for name in names] == [0.5, 0.9, 7, ["END"], 5, 0.1, 0.2]
     warnings = " ".join((answer.model_extra or {})["warnings"])
-    for name in ("logit_bias", "reasoning_effort", "temprature"):
+    assert sent["reasoning_effort"] == "low"
+    for name in ("logit_bias", "temprature"):
         assert f"'{name}" in warnings
     for name in ("user", "store", "metadata", "logprobs", "parallel_tool_calls"):
         assert f"'{name}'" not in warnings
@@ -172,3 +173,12 @@ def test_figures_that_the_service_does_not_tell_are_not_made_up(client: OpenAI, 
         model="fake/tiny", messages=HELLO, stream=True, stream_options={"include_usage": True}
     ) as stream:
         assert [chunk.usage for chunk in stream if chunk.usage] == []
+
+
+def test_marks_of_the_prompt_cache_change_nothing_for_a_service_that_does_not_know_them(
+    client: OpenAI, upstream: Upstream
+) -> None:
+    parts: Any = [{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
+    for part in (parts, [parts[0] | {"cache_control": {"type": "ephemeral"}}, parts[1]]):
+        client.chat.completions.create(model="fake/tiny", messages=[{"role": "user", "content": part}])
+        assert asked(upstream)["messages"] == [{"role": "user", "content": "One.\nTwo."}]

@@ -18,7 +18,7 @@ from tests.openai.conftest import EMBEDDINGS, Upstream
 from tests.openai.prompts import HELLO
 from tests.server import ServerProcess
 
-_SOON_SECONDS = 3.0
+_LONG_SECONDS = 30.0
 _SILENT = stream_reply(ending="hang")
 _HALF = stream_reply(delta(content="Hel"), ending="hang")
 
@@ -27,7 +27,7 @@ def test_a_client_that_leaves_its_stream_stops_the_model(client: OpenAI, upstrea
     upstream.script(_HALF)
     with client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=True) as stream:
         next(stream)
-    upstream.wait_until_left(_SOON_SECONDS)
+    upstream.wait_until_left(_LONG_SECONDS)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -41,21 +41,21 @@ def test_a_client_that_leaves_before_the_first_piece_stops_the_model(
     upstream.script(reply)
     with pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream, timeout=0.5)
-    upstream.wait_until_left(_SOON_SECONDS)
+    upstream.wait_until_left(_LONG_SECONDS)
 
 
 def test_a_client_that_leaves_does_not_stay_for_its_whole_answer(client: OpenAI, upstream: Upstream) -> None:
     upstream.script(_HALF)
     with pytest.raises(openai.APITimeoutError):
         client.chat.completions.create(model="fake/tiny", messages=HELLO, timeout=0.5)
-    upstream.wait_until_left(_SOON_SECONDS)
+    upstream.wait_until_left(_LONG_SECONDS)
 
 
 def test_a_client_that_leaves_stops_its_embedding(client: OpenAI, upstream: Upstream) -> None:
     upstream.server.script(EMBEDDINGS, Reply(ending="hang"))
     with pytest.raises(openai.APITimeoutError):
         client.embeddings.create(model="fake/tiny", input="a", timeout=2)  # time enough to get there on a busy machine
-    upstream.wait_until_left(_SOON_SECONDS)
+    upstream.wait_until_left(_LONG_SECONDS)
 
 
 def test_a_long_silence_has_headers_and_its_failure_is_an_event(server: ServerProcess, upstream: Upstream) -> None:
@@ -82,7 +82,7 @@ def test_a_stopping_server_ends_streams_with_an_error(upstream: Upstream, tmp_pa
         with pytest.raises(openai.APIError) as caught:
             list(stream)
         assert caught.value.code == "server_stopping"
-        upstream.wait_until_left(_SOON_SECONDS)
+        upstream.wait_until_left(_LONG_SECONDS)
         assert server.wait() == 0
 
 

@@ -35,7 +35,7 @@ def test_embeddings(client: OpenAI, server: ServerProcess, upstream: Upstream) -
     plain = client.embeddings.create(model="fake/tiny", input="a", encoding_format="float")
     assert plain.data[0].embedding == [0.0, 0.5]
     body = {"model": "fake/tiny", "input": "a", "encoding_format": "base64"}
-    packed = httpx.post(f"{server.url}/v1/embeddings", json=body).json()["data"][0]["embedding"]
+    packed = httpx.post(f"{server.url}/v1/embeddings", json=body, timeout=60).json()["data"][0]["embedding"]
     assert base64.b64decode(packed) == bytes.fromhex("00000000 0000003f")
 
 

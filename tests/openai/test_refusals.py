@@ -10,6 +10,7 @@ import pytest
 from openai import OpenAI
 
 from tests.fakes.http_server import json_reply
+from tests.fakes.openai_server import CHAT
 from tests.openai.conftest import Upstream
 from tests.openai.prompts import HELLO, WEATHER
 from tests.server import ServerProcess
@@ -38,10 +39,30 @@ def test_what_fails_before_the_first_piece_has_its_own_status(
     with pytest.raises(openai.InternalServerError) as held:  # the service is left alone as long as it asked for
         client.chat.completions.create(model="fake/tiny", messages=HELLO, stream=stream)
     assert (held.value.status_code, held.value.code) == (503, "breaker_open")
-    assert httpx.delete(f"{server.url}/gateway/breakers/fake/tiny").status_code == 204
+    assert httpx.delete(f"{server.url}/gateway/breakers/fake/tiny", timeout=60).status_code == 204
     with pytest.raises(openai.InternalServerError) as down:
         client.chat.completions.create(model="down/any", messages=HELLO, stream=stream)
     assert (down.value.status_code, down.value.code) == (503, "provider_unavailable")
+
+
+def test_where_the_account_is_empty_nobody_asks_again(
+    client: OpenAI, server: ServerProcess, upstream: Upstream
+) -> None:
+    upstream.script(json_reply({"error": {"message": "Insufficient credit"}}, status=402))
+    insistent, told = client.with_options(max_retries=3), []
+    for _ in range(2):  # the second time the service is left alone
+        with pytest.raises(openai.APIStatusError, match=r"Insufficient credit.*top it up") as caught:
+            insistent.chat.completions.create(model="fake/tiny", messages=HELLO)
+        told.append(caught.value)
+    assert [(error.status_code, error.code) for error in told] == [(402, "provider_quota_exceeded")] * 2
+    assert [error.response.headers["x-ai-lab-attempts"] for error in told] == ["1", "0"]
+    assert [error.request.headers["x-stainless-retry-count"] for error in told] == ["0", "0"]
+    assert len(upstream.server.received(CHAT)) == 1
+    [refused] = httpx.get(f"{server.url}/traces/{told[1].response.headers['x-ai-lab-trace-id']}", timeout=60).json()[
+        "attempts"
+    ]
+    assert (refused["outcome"], refused["error_code"]) == ("refused", "provider_quota_exceeded")
+    assert httpx.delete(f"{server.url}/gateway/breakers/fake/tiny", timeout=60).status_code == 204
 
 
 @pytest.mark.parametrize(
@@ -86,6 +107,8 @@ def test_what_a_model_cannot_do_is_refused(client: OpenAI, more: dict[str, Any],
         b'{"messages": [{"role": "user", "content": "a"}], "temperature": NaN}',
         b'{"messages": [{"role": "user", "content": "a"}], "max_tokens": 1' + b"0" * 400 + b"}",
         b'{"messages": [{"role": "user", "content": "a"}], "seed": 1e400}',
+        b'{"messages": [{"role": "user", "content": "a"}], "reasoning_effort": "hard"}',
+        b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": "yes"}]}]}',
         b'{"messages": [{"role": "user", "content": "a"}], "model": "' + b"a" * 256 + b'"}',
         b'{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "poem"}}',
         b'{"messages": [{"role": "user", "content": "a"}], "response_format": {"type": "json_schema"}}',
@@ -96,7 +119,7 @@ def test_what_a_model_cannot_do_is_refused(client: OpenAI, more: dict[str, Any],
 )
 def test_a_bad_body_is_a_400_in_openais_shape(server: ServerProcess, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers)
+    answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers, timeout=60)
     assert answer.status_code == 400, answer.text
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     assert answer.json()["error"]["type"] == "invalid_request_error"

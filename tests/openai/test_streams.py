@@ -39,7 +39,7 @@ def test_a_stream_has_openais_form(client: OpenAI) -> None:
 
 def test_the_bytes_of_a_stream(server: ServerProcess) -> None:
     body = {"model": "echo", "messages": HELLO, "stream": True}
-    answer = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["x-request-id"]
     events = answer.text.split("\n\n")
@@ -86,7 +86,7 @@ def test_a_failure_in_the_middle_is_an_error_and_no_end(
         list(stream)
     assert caught.value.code == "provider_stream_broken"
     body = {"model": "fake/tiny", "messages": HELLO, "stream": True}
-    events = httpx.post(f"{server.url}/v1/chat/completions", json=body).text.split("\n\n")
+    events = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).text.split("\n\n")
     assert events.pop() == ""
     assert json.loads(events.pop().removeprefix("data: "))["error"]["code"] == "provider_stream_broken"
     assert '"Hel"' in events.pop()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ai_lab.clock import as_utc, now
-from ai_lab.errors import InvalidRequest, MetricNotFound
+from ai_lab.errors import EmptyRange, InvalidRequest, MetricNotFound
 from ai_lab.telemetry.history.reading_repository import Asked, Figures, HistoryReader, Step
 from ai_lab.telemetry.history.repository import HOUR, MINUTE
 from ai_lab.telemetry.history.schemas import HistorySeries, KnownMetric, MetricHistory
@@ -110,7 +110,7 @@ def _checked(start: datetime | None, end: datetime) -> tuple[int, int]:
     last = max(0, int(as_utc(end).timestamp()))
     first = max(0, last - _DEFAULT_SECONDS if start is None else int(as_utc(start).timestamp()))
     if first >= last:
-        raise InvalidRequest("The range is empty: `from` must be at least a second before `to`.", param="from")
+        raise EmptyRange
     if first > present:
         raise InvalidRequest("The range lies in the future. Ask for a `from` before now.", param="from")
     return first, min(last, present + 1)
