@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
-from typing import Any
-
-from pydantic import ValidationError
 
 from ai_lab.cli.costs_screen import draw_budgets, draw_costs, unknown_note, wide_console
 from ai_lab.cli.door import say
@@ -14,9 +11,10 @@ from ai_lab.cli.figures import plain
 from ai_lab.cli.on_server import done_on_server
 from ai_lab.client import cost_calls as calls
 from ai_lab.client.connection import AsyncConnection
+from ai_lab.client.costs import AsyncBudgetClient
 from ai_lab.clock import now
-from ai_lab.costs.schemas import Budget, BudgetChange, GroupBy, NewBudget, Period
-from ai_lab.errors import InvalidRequest
+from ai_lab.costs.schemas import GroupBy, Period
+from ai_lab.errors import BudgetNotFound, InvalidRequest
 
 
 def print_costs(group_by: GroupBy, *, days: int, as_json: bool, url: str | None) -> int:
@@ -62,25 +60,10 @@ def set_budget(
     url: str | None,
 ) -> int:
     """Make a budget, or change what is named of the one that has this name."""
-    service, _, model_name = (model or "").partition("/")
-    given: dict[str, Any] = {
-        **({"hard_usd": hard_usd} if hard_usd is not None else {}),
-        **({"soft_usd": soft_usd} if soft_usd is not None else {}),
-        **({"period": period} if period is not None else {}),
-        **({"service": service or None, "model": model_name or None} if model is not None else {}),
-    }
 
     async def work(server: AsyncConnection) -> None:
-        found = await _found(server, name)
-        try:
-            if found:
-                made = await server.send(calls.change_budget(found.id, BudgetChange.model_validate(given)))
-            else:
-                made = await server.send(
-                    calls.create_budget(NewBudget.model_validate({"name": name, "period": "month"} | given))
-                )
-        except ValidationError as error:
-            raise InvalidRequest("; ".join(_sentence(one) for one in error.errors(include_input=False))) from None
+        budgets = AsyncBudgetClient(server)
+        made = await budgets.set(name, hard_usd=hard_usd, soft_usd=soft_usd, period=period, model=model)
         wide_console().print(draw_budgets([made]))
 
     return done_on_server(work, url)
@@ -90,22 +73,10 @@ def remove_budget(name: str, *, url: str | None) -> int:
     """Remove a budget by name or id."""
 
     async def work(server: AsyncConnection) -> None:
-        found = await _found(server, name)
-        if found is None:
-            raise InvalidRequest("There is no budget of this name. All of them: ai-lab budget list")
-        await server.send(calls.remove_budget(found.id))
+        try:
+            found = await AsyncBudgetClient(server).remove(name)
+        except BudgetNotFound as error:
+            raise InvalidRequest(f"{error.detail} All of them: ai-lab budget list") from None
         print(f"The budget {plain(found.name)} is removed.")  # noqa: T201 - a command speaks to its terminal
 
     return done_on_server(work, url)
-
-
-async def _found(server: AsyncConnection, name: str) -> Budget | None:
-    budgets = (await server.send(calls.budgets())).budgets
-    return next((one for one in budgets if name in {one.name, one.id}), None)
-
-
-def _sentence(item: Any) -> str:
-    """Return what is wrong with an option, without what was given."""
-    where = ".".join(map(str, item["loc"]))
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -38,7 +39,8 @@ class Keyboard:
             return
         number = sys.stdin.fileno()
         asyncio.get_running_loop().remove_reader(number)
-        termios.tcsetattr(number, termios.TCSAFLUSH, self._saved)  # keys still unread are no input for the shell
+        with contextlib.suppress(termios.error):  # it was closed: nobody wants it back
+            termios.tcsetattr(number, termios.TCSAFLUSH, self._saved)  # keys still unread are no input for the shell
         self._saved = None
 
     def __enter__(self) -> Self:

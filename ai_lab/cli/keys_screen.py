@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from rich.box import SIMPLE_HEAD
@@ -72,7 +73,7 @@ def draw_outcome(outcome: Outcome) -> Text:
 
 def draw_audit(entries: Sequence[AuditEntry]) -> Table:
     """Return a line per entry."""
-    table = _table("No.", "When", "Who", "What", "Key", "Outcome", "Times")
+    table = _table("No.", "When", "Who", "What", "Key", "Outcome", "Times", "Details")
     for entry in entries:
         table.add_row(
             str(entry.sequence),
@@ -82,6 +83,7 @@ def draw_audit(entries: Sequence[AuditEntry]) -> Table:
             _text(name_of(entry.service_name, entry.label) if entry.service_name else ""),
             _text(entry.outcome),
             str(entry.count),
+            _text(_details(entry.details)),
         )
     return table
 
@@ -89,6 +91,14 @@ def draw_audit(entries: Sequence[AuditEntry]) -> Table:
 def name_of(service: str, label: str | None) -> str:
     """Return what to call a key."""
     return plain(service if label in {None, DEFAULT_LABEL} else f"{service} ({label})")
+
+
+def _details(details: Mapping[str, Any]) -> str:
+    """Return what else an entry tells, as ``version 2; origin https://…``."""
+    told = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in details.items()
+    }
+    return "; ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items())
 
 
 def _test_style(result: CheckResult) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -45,7 +46,14 @@ def show_top(url: str | None, *, interval_seconds: float | None, once: bool) -> 
     if once or not console.is_terminal or console.is_dumb_terminal:
         return asyncio.run(watch.show_one_frame())
     with contextlib.suppress(KeyboardInterrupt):  # reaches us only where signals have no handlers: on Windows
-        asyncio.run(watch.run())
+        try:
+            asyncio.run(watch.run())
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            # The terminal was closed: what it was still to be told goes nowhere, or the interpreter's end would fail.
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, no path
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
     return 0
 
 

@@ -14,14 +14,18 @@ from ai_lab.benchmarks.following import Door, Place, measured
 from ai_lab.benchmarks.notebook import BenchmarkResult
 from ai_lab.benchmarks.plan import Arm, Plan
 from ai_lab.chat.schemas import Answer, Delta
-from ai_lab.client import calls
+from ai_lab.client import calls, gateway_calls
 from ai_lab.client.benchmarks import AsyncBenchmarkClient
 from ai_lab.client.calls import Call, Page
+from ai_lab.client.costs import AsyncBudgetClient, AsyncCostClient
 from ai_lab.client.events import EventReader
+from ai_lab.client.gateway import AsyncBreakerClient, AsyncCacheClient
 from ai_lab.client.keys import AsyncKeyClient
+from ai_lab.client.traces import AsyncTraceClient
 from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, Message
+from ai_lab.gateway.schemas import GatewayOverview
 from ai_lab.telemetry.history.schemas import MetricHistory
 from ai_lab.telemetry.operations.summary_schemas import PerformanceSummary
 from ai_lab.telemetry.schemas import SystemMetrics
@@ -51,6 +55,16 @@ class AsyncLabClient:
         self.benchmarks = AsyncBenchmarkClient(self._connection)
         #: API keys of model services, in the server's vault: add, list, test, remove, rotate, audit.
         self.keys = AsyncKeyClient(self._connection)
+        #: What answers cost: summary, export to a file, reprice.
+        self.costs = AsyncCostClient(self._connection)
+        #: Limits on that: list, set, remove.
+        self.budgets = AsyncBudgetClient(self._connection)
+        #: How answers came about: list, get, replay on another model.
+        self.traces = AsyncTraceClient(self._connection)
+        #: Stored answers: stats, page, clear, evict.
+        self.cache = AsyncCacheClient(self._connection)
+        #: Models that are left alone after failures: list, reset.
+        self.breakers = AsyncBreakerClient(self._connection)
 
     async def __aenter__(self) -> Self:
         return self
@@ -134,6 +148,10 @@ class AsyncLabClient:
     async def health(self) -> dict[str, Any]:
         """Return how the server is, component by component, each with its remedy; one that is unwell answers too."""
         return await self._connection.send(calls.health())
+
+    async def gateway(self) -> GatewayOverview:
+        """Return how requests get to models: aliases, limits and their use, rules, names that no service has."""
+        return await self._connection.send(gateway_calls.overview())
 
     async def metrics(self) -> SystemMetrics:
         """Return the newest sample of the machine; None in it means that it cannot be measured there."""

@@ -12,14 +12,18 @@ from ai_lab.benchmarks.following import in_own_loop
 from ai_lab.benchmarks.notebook import BenchmarkResult
 from ai_lab.benchmarks.plan import Arm, Plan
 from ai_lab.chat.schemas import Answer, Delta
-from ai_lab.client import calls
+from ai_lab.client import calls, gateway_calls
 from ai_lab.client.benchmarks import BenchmarkClient
 from ai_lab.client.calls import Call, Page
+from ai_lab.client.costs import BudgetClient, CostClient
 from ai_lab.client.events import EventReader
+from ai_lab.client.gateway import BreakerClient, CacheClient
 from ai_lab.client.keys import KeyClient
+from ai_lab.client.traces import TraceClient
 from ai_lab.conversations.export import ExportFormat
 from ai_lab.conversations.restore import ImportReport
 from ai_lab.conversations.schemas import Conversation, Message
+from ai_lab.gateway.schemas import GatewayOverview
 from ai_lab.telemetry.history.schemas import MetricHistory
 from ai_lab.telemetry.operations.summary_schemas import PerformanceSummary
 from ai_lab.telemetry.schemas import SystemMetrics
@@ -50,6 +54,16 @@ class LabClient:
         self.benchmarks = BenchmarkClient(self._connection)
         #: API keys of model services, in the server's vault: add, list, test, remove, rotate, audit.
         self.keys = KeyClient(self._connection)
+        #: What answers cost: summary, export to a file, reprice.
+        self.costs = CostClient(self._connection)
+        #: Limits on that: list, set, remove.
+        self.budgets = BudgetClient(self._connection)
+        #: How answers came about: list, get, replay on another model.
+        self.traces = TraceClient(self._connection)
+        #: Stored answers: stats, page, clear, evict.
+        self.cache = CacheClient(self._connection)
+        #: Models that are left alone after failures: list, reset.
+        self.breakers = BreakerClient(self._connection)
 
     def __enter__(self) -> Self:
         return self
@@ -131,6 +145,10 @@ class LabClient:
     def health(self) -> dict[str, Any]:
         """Return how the server is, component by component, each with its remedy; one that is unwell answers too."""
         return self._connection.send(calls.health())
+
+    def gateway(self) -> GatewayOverview:
+        """Return how requests get to models: aliases, limits and their use, rules, names that no service has."""
+        return self._connection.send(gateway_calls.overview())
 
     def metrics(self) -> SystemMetrics:
         """Return the newest sample of the machine; None in it means that it cannot be measured there."""

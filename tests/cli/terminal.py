@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from tests.preloaded import start_program
 
-_WAIT_SECONDS = 30.0
+_WAIT_SECONDS = 60.0
 _HOME = "\x1b[H"  # a frame of the live view begins at the upper left corner
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

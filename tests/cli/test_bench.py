@@ -85,14 +85,18 @@ def test_a_pipe_that_closes_ends_it_quietly(server: ServerProcess, run_id: str, 
 
 def test_a_slower_arm_breaks_the_build(server: ServerProcess, measured: CalibratedServer, tmp_path: Path) -> None:
     arms = ("fast", "slow,name=the slow one", "--target", measured.url, "-n", "12", "--output-tokens", "8")
-    result = bench(tmp_path, server, "compare", *arms, "--fail-if-slower", "20%", "-f", "json")
-    comparisons = json.loads(result.stdout)["report"]["comparisons"]
-    if json.loads(result.stdout)["grade"] == "INVALID":  # this machine is too busy for verdicts
-        assert result.returncode == 3
-    else:
-        assert result.returncode == 1
-        assert "--fail-if-slower: the slow one is slower than fast by" in result.stderr
-        assert {one["verdict"] for one in comparisons if one["metric"] == "tpot"} == {"slower"}
+    verdict = "inconclusive"
+    for _ in range(3):  # a busy machine does not let every run come to a verdict
+        result = bench(tmp_path, server, "compare", *arms, "--fail-if-slower", "20%", "-f", "json")
+        told = json.loads(result.stdout)
+        if told["grade"] == "INVALID":
+            assert result.returncode == 3
+            continue
+        (verdict,) = {one["verdict"] for one in told["report"]["comparisons"] if one["metric"] == "tpot"}
+        if verdict != "inconclusive":
+            break
+    assert (verdict, result.returncode) == ("slower", 1)
+    assert "--fail-if-slower: the slow one is slower than fast by" in result.stderr
 
 
 def test_stored_runs_are_run_again_compared_and_deleted(server: ServerProcess, run_id: str, tmp_path: Path) -> None:

@@ -256,6 +256,9 @@ def test_a_rotation_is_followed_and_the_audit_verified(at_server: Person) -> Non
     assert "The audit is intact" in verified.stdout
     shown = at_server.types("vault", "audit", "-n", "3")
     assert "rekey_finished" in shown.stdout
+    (finished,) = (line for line in shown.stdout.splitlines() if "rekey_finished" in line)
+    entry = json.loads(at_server.types("vault", "audit", "-n", "1", "--json").stdout)
+    assert finished.rstrip().endswith(f"root key {entry['details']['root_key']}")
     entries = at_server.types("vault", "audit", "-n", "150", "--json").stdout.splitlines()
     assert len(entries) == json.loads(entries[0])["sequence"]
 

@@ -26,7 +26,9 @@ from tests.server import ServerProcess, free_port
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("status") / "data") as server:
-        httpx.post(f"{server.url}/chat", json={"message": "one two three", "model": "echo/echo"}).raise_for_status()
+        httpx.post(
+            f"{server.url}/chat", json={"message": "one two three", "model": "echo/echo"}, timeout=60
+        ).raise_for_status()
         yield server
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.server import ServerProcess, environment, free_port, working_folder
 
 _ALTERNATE_SCREEN, _OWN_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
 _CURSOR_HIDDEN, _CURSOR_SHOWN = "\x1b[?25l", "\x1b[?25h"
+#: The command where whoever started it has turned hang-ups off.
+_DEAF = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN); from ai_lab.cli import main; main()"
 _FAST = {"AI_LAB_METRICS_INTERVAL_SECONDS": "1"}
 
 
@@ -57,7 +60,9 @@ def test_it_shows_the_server_live_and_q_ends_it(server: ServerProcess, tmp_path:
         assert first[-1].startswith("q quit   sample ")
         assert terminal.mode != terminal.mode_before  # single keys, no echo
 
-        httpx.post(f"{server.url}/chat", json={"message": "one two three", "model": "echo/echo"}).raise_for_status()
+        httpx.post(
+            f"{server.url}/chat", json={"message": "one two three", "model": "echo/echo"}, timeout=60
+        ).raise_for_status()
         terminal.wait_for(lambda frame: any(line.startswith("Tokens") and "█" in line for line in frame))
         terminal.wait_for(lambda frame: any(line.startswith("POST /chat ") for line in frame))
 
@@ -121,7 +126,17 @@ def test_a_closed_terminal_ends_it(server: ServerProcess, tmp_path: Path) -> Non
     with watch(tmp_path, server.url) as terminal:
         terminal.wait_for_text("CPU")
         terminal.hang_up()
-        assert terminal.process.wait(10) in {0, -signal.SIGHUP}
+        assert terminal.process.wait(60) in {0, -signal.SIGHUP}
+
+
+def test_a_closed_terminal_ends_it_also_where_no_signal_says_so(server: ServerProcess, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Terminal(
+        [sys.executable, "-c", _DEAF, "top", "--url", server.url], cwd=working_folder(data), env=environment(data)
+    ) as terminal:
+        terminal.wait_for_text("CPU")
+        terminal.hang_up()
+        assert terminal.process.wait(60) == 0
 
 
 def test_a_server_that_goes_away_is_missed_and_found_again(tmp_path: Path) -> None:

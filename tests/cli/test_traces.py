@@ -41,7 +41,7 @@ def types(server: LabServer) -> Types:
 
 async def test_answers_are_listed_shown_and_asked_again(server: LabServer, types: Types) -> None:
     assert (await types("list")).stderr == "No model was asked yet.\n"
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         said = {"message": "Hello", "model": "fast", "session_id": "ada"}
         identifier = (await http.post("/chat", json=said)).headers["x-ai-lab-trace-id"]
         assert (await http.post("/chat", json=said | {"model": "faulty/auth"})).status_code == 502

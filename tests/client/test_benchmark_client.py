@@ -124,9 +124,10 @@ async def test_what_is_wrong_is_raised(client: Client) -> None:
 
 async def test_who_waits_is_not_told_of_a_restart(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server, LabClient(server.url) as client:
-        run = client.benchmarks.start(quick(rate=2, iterations=14))
+        run = client.benchmarks.start(quick(rate=2, iterations=8))
         waiting = asyncio.create_task(asyncio.to_thread(client.benchmarks.wait, run.id))
-        await asyncio.sleep(3)
+        while not (await asyncio.to_thread(client.benchmarks.get, run.id)).progress.done:
+            pass
         await asyncio.to_thread(server.stop)
         await asyncio.to_thread(server.start)
         assert (await waiting).status == "complete"

@@ -146,7 +146,7 @@ async def test_leaving_a_stream_stops_the_model(kind: Kind, slow_lab: SlowLab) -
     client = EitherClient(kind, slow_lab.url)
     leaving = asyncio.create_task(client.stream("Hi", "s", on_delta=lambda _: False, model="slow/tiny"))
     asked = await slow_lab.asked()
-    await asyncio.wait_for(asked.disconnected.wait(), 10)
+    await asyncio.wait_for(asked.disconnected.wait(), 30)
     with pytest.raises(InvalidRequest, match="not complete"):
         await leaving
     assert await _ended(slow_lab) == "Well incomplete"
@@ -158,7 +158,7 @@ async def test_cancelling_a_call_stops_the_model(slow_lab: SlowLab) -> None:
         calling = asyncio.create_task(client.chat("Hi", "s", model="slow/tiny"))
         asked = await slow_lab.asked()
         calling.cancel()
-        await asyncio.wait_for(asked.disconnected.wait(), 10)
+        await asyncio.wait_for(asked.disconnected.wait(), 30)
         assert (await _ended(slow_lab)).endswith("incomplete")
 
 
@@ -179,7 +179,7 @@ async def test_ctrl_c_stops_the_model(slow_lab: SlowLab, call: str) -> None:
     ) as script:
         asked = await slow_lab.asked()
         script.send_signal(signal.SIGINT)
-        await asyncio.wait_for(asked.disconnected.wait(), 10)
+        await asyncio.wait_for(asked.disconnected.wait(), 30)
         output, _ = await asyncio.to_thread(script.communicate)
         assert output == b"interrupted\n"
     assert (await _ended(slow_lab)).endswith("incomplete")
