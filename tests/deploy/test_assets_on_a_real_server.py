@@ -26,6 +26,7 @@ MAY_BE_EMPTY = {
     r"temperature": "virtual machines have no sensors",
     r"host_disk|host_network": "containers may have neither block devices nor interfaces",
     r"model_load": "echo loads nothing",
+    r"unpriced": "echo tells its tokens",
     r"function": "nothing is under @monitor_performance here",
     r"cancelled|disconnects": "nobody leaves",
     r"sampler_errors": "every reading succeeds",
@@ -54,6 +55,9 @@ def server(gpus: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) ->
         "AI_LAB_DEFAULT_MODEL": "echo/echo",
         "AI_LAB_METRICS_INTERVAL_SECONDS": "1",
         "AI_LAB_SERVERS": '{"gone": "http://127.0.0.1:9/v1"}',
+        "AI_LAB_ALIASES": '{"either": ["gone/model", "echo/echo"]}',
+        "AI_LAB_PRICES": '{"echo/echo": {"input": 1, "output": 1}, "gone/paid": {"input": 1, "output": 1}}',
+        "AI_LAB_CACHE": "true",
     }
     with ServerProcess(tmp_path_factory.mktemp("scraped") / "data", settings) as server:
         yield server
@@ -75,7 +79,9 @@ def prometheus(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) 
 def _work(server: ServerProcess) -> None:
     """Do a little of everything, the wrong things included."""
     words = "a llama is a small camel without a hump that carries loads over mountains"
-    with httpx.Client(base_url=server.url, timeout=30) as http:
+    broke = {"name": "broke", "period": "day", "service": "gone", "model": "paid", "hard_usd": 0}
+    with httpx.Client(base_url=server.url, timeout=30, headers={"x-ai-lab-cache": "off"}) as http:
+        assert http.post("/budgets", json=broke).status_code in {201, 409}
         for number in range(5):
             session = f"work-{number}"
             assert http.post("/chat", json={"message": words, "session_id": session}).is_success
@@ -86,6 +92,10 @@ def _work(server: ServerProcess) -> None:
             failed = http.post("/chat", json={"message": words, "session_id": "failing", "model": "gone/model"})
             assert failed.is_server_error
             assert http.get("/health/detailed").status_code in {200, 503}
+            either = {"model": "either", "messages": [{"role": "user", "content": words}]}
+            assert http.post("/v1/chat/completions", json=either).is_success
+            assert httpx.post(f"{server.url}/v1/chat/completions", json=either, timeout=60).is_success  # asks the cache
+            assert http.post("/v1/chat/completions", json=either | {"model": "gone/paid"}).status_code == 402
         assert http.delete("/conversations/work-0").is_success
 
 
@@ -138,7 +148,7 @@ def test_an_alert_hears_what_a_gpu_says(prometheus: PrometheusServer, gpus: Mapp
 
 
 def test_routes_that_the_rules_leave_out_exist(server: ServerProcess) -> None:
-    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    paths = httpx.get(f"{server.url}/openapi.json", timeout=60).json()["paths"]
     left_out = {
         pattern
         for rule in rules("record") + rules("alert")

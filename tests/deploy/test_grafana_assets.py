@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ai_lab.settings import setting_names
+from ai_lab.telemetry.prometheus.families import GATEWAY
 from tests.deploy.assets import DASHBOARDS, GRAFANA, Target, panels, read_yaml, rules, targets, vocabulary
 from tests.deploy.promql import Unsound, selectors
+from tests.prometheus import needs_promtool, promtool
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 #: Those of Grafana that the dashboards may use, so that a misspelt one, which is shown as text, is found.
 UNITS = {"none", "short", "percentunit", "bytes", "Bps", "s", "celsius", "watt", "kwatth", "hertz"}
-UNITS |= {"reqps", "reqpm", "ops", "suffix: tokens/s", "suffix: tokens", "suffix: cores", "suffix: /min"}
+UNITS |= {"reqps", "reqpm", "ops", "suffix: tokens/s", "suffix: tokens", "suffix: cores", "suffix: /min", "currencyUSD"}
 PANELS = [(name, panel) for name in DASHBOARDS for panel in panels(name)]
 NAMES = [f"{name}: {panel['title']}" for name, panel in PANELS]
 
 
 def test_there_is_a_dashboard_for_each_part() -> None:
-    assert set(DASHBOARDS) == {"system", "inference", "api", "database"}
+    assert set(DASHBOARDS) == {"system", "inference", "gateway", "api", "database"}
     assert {name: board["uid"] for name, board in DASHBOARDS.items()} == {name: f"ai-lab-{name}" for name in DASHBOARDS}
 
 
@@ -113,6 +117,22 @@ def test_series_told_apart_are_told_apart_in_the_legend(target: Target) -> None:
     if target.legend and target.legend != "{{le}}":
         labels = vocabulary().labels(target.runnable()) - {"job"}
         assert set(re.findall(r"\{\{(\w+)\}\}", target.legend)) == labels
+
+
+@needs_promtool
+def test_promtool_accepts_every_expression(tmp_path: Path) -> None:
+    """The parser that the other tests use is not Prometheus' own."""
+    named = [{"record": f"panel:{number}", "expr": target.runnable()} for number, target in enumerate(targets())]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": named}]}), encoding="utf-8")  # JSON is YAML
+    result = promtool("check", "rules", "--lint=none", file)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{len(named)} rules found" in result.stdout
+
+
+def test_all_that_the_gateway_counts_is_shown() -> None:
+    shown = " ".join(target.expression for target in targets() if target.dashboard == "gateway")
+    assert [family.name for family in GATEWAY if family.name not in shown] == []
 
 
 def test_a_metric_that_is_gone_would_be_noticed() -> None:

@@ -170,7 +170,7 @@ GATEWAY = (
         PREFIX,
         "counter",
         ("llm_cache_requests_total", "kind", "Look-ups in the answer cache."),
-        ("llm_cache_hits_total", "kind", "Look-ups that found an answer."),
+        ("llm_cache_hits_total", "kind", "Look-ups that found an answer; joined: one that was in the making."),
         ("llm_rate_limited_total", "scope", "Requests held back by a limit of the lab for a service."),
         ("llm_retries_total", "provider error_type", "Requests sent again after a failure."),
         ("llm_fallbacks_total", "from_provider to_provider", "Requests passed on to another model."),
@@ -183,6 +183,7 @@ GATEWAY = (
         PREFIX,
         "gauge",
         ("llm_circuit_breaker_state", "provider model state", "1 at the state of a breaker that is not closed."),
+        ("llm_requests_waiting", "provider", "Requests that wait for a place in this server's queue for a service."),
     ),
 )
 

@@ -1,4 +1,4 @@
-"""What the gateway reports: look-ups, retries, fallbacks, limits, breakers, costs."""
+"""What the gateway reports: look-ups, retries, fallbacks, limits, queues, breakers, costs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ai_lab.telemetry.prometheus.families import PREFIX
 from ai_lab.telemetry.prometheus.registry import Reading, Registry
 
-_KINDS = ("exact", "semantic")
+_KINDS = ("exact", "semantic", "joined")
 _SCOPES = ("concurrency", "requests", "tokens")
 #: States in which a breaker holds requests back; one that is closed has no series.
 _SHOWN = ("open", "half_open")
@@ -27,6 +27,7 @@ class GatewayInstruments:
         self._unpriced = registry.number("llm_unpriced_requests_total")
         self._refusals = registry.number("llm_budget_refusals_total")
         self._read_breakers: Callable[[], Iterable[tuple[str, str, str]]] | None = None
+        self._read_waiting: Callable[[], Iterable[tuple[str, int]]] | None = None
         for kind in _KINDS:  # series that begin at 0 let rate() see the first event
             self._lookups(kind)
             self._hits(kind)
@@ -35,7 +36,7 @@ class GatewayInstruments:
         registry.register(self._present)
 
     def cache_lookup(self, kind: str, is_hit: bool) -> None:
-        """Count a look-up in the answer cache; ``kind`` is exact or semantic."""
+        """Count a look-up in the answer cache; ``kind`` is exact, semantic or joined."""
         self._lookups(kind).inc()
         if is_hit:
             self._hits(kind).inc()
@@ -60,8 +61,13 @@ class GatewayInstruments:
         """Show what ``read`` returns at each scrape: provider, model and state of breakers that are not closed."""
         self._read_breakers = read
 
+    def waiting(self, read: Callable[[], Iterable[tuple[str, int]]]) -> None:
+        """Show what ``read``, called from another thread, returns at each scrape: services, how many wait for them."""
+        self._read_waiting = read
+
     def cost(self, provider: str, model: str, cost_nanousd: int | None) -> None:
         """Count what one attempt cost; None: not known."""
+        self._refusals(provider)  # begins at 0, as above: an alert waits for the first one
         if cost_nanousd is None:
             self._unpriced(provider, model).inc()
         else:
@@ -75,3 +81,5 @@ class GatewayInstruments:
         for provider, model, state in self._read_breakers() if self._read_breakers else ():
             for possible in _SHOWN:
                 yield PREFIX + "llm_circuit_breaker_state", (provider, model, possible), state == possible
+        for provider, count in self._read_waiting() if self._read_waiting else ():
+            yield PREFIX + "llm_requests_waiting", (provider,), count
