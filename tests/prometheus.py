@@ -21,7 +21,7 @@ PROMTOOL = shutil.which("promtool")
 needs_prometheus = pytest.mark.skipif(PROMETHEUS is None, reason="no prometheus on this machine")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="no promtool on this machine")
 
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 
 
@@ -133,7 +133,7 @@ class PrometheusServer:
         active: list[dict[str, Any]] = self.api("targets")["activeTargets"]
         return active
 
-    def wait_for(self, expression: str, timeout_seconds: float = 30) -> dict[str, float]:
+    def wait_for(self, expression: str, timeout_seconds: float = 60) -> dict[str, float]:
         """Return the answer of ``query`` as soon as it is not empty.
 
         Raises:
@@ -148,7 +148,7 @@ class PrometheusServer:
         self.wait_until(is_there, timeout_seconds)
         return found
 
-    def wait_until(self, holds: Callable[[], bool], timeout_seconds: float = 30) -> None:
+    def wait_until(self, holds: Callable[[], bool], timeout_seconds: float = 60) -> None:
         """Return as soon as ``holds``.
 
         Raises:

@@ -148,7 +148,7 @@ class ServerProcess:
     def _is_alive(self) -> bool:
         request = b"GET /health/live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
                 connection.sendall(request)
                 return connection.recv(64).startswith(b"HTTP/1.1 200")
         except OSError:

@@ -80,16 +80,16 @@ def test_a_server_that_stops_says_so_to_those_who_wait(tmp_path: Path) -> None:
         answers.append((answer.status_code, answer.text))
 
     with server:
-        run = httpx.post(f"{server.url}/benchmarks", json={"idle_seconds": 60}).json()
+        run = httpx.post(f"{server.url}/benchmarks", json={"idle_seconds": 60}, timeout=60).json()
         waiting = [
             threading.Thread(target=ask, args=("GET", f"/benchmarks/{run['id']}/events")),
             threading.Thread(target=ask, args=("POST", ADDRESS)),
         ]
         for one in waiting:
             one.start()
-        while len(httpx.get(f"{server.url}/benchmarks").json()["data"]) < 2:
+        while len(httpx.get(f"{server.url}/benchmarks", timeout=60).json()["data"]) < 2:
             pass
-        assert server.stop(timeout_seconds=10) == 0
+        assert server.stop(timeout_seconds=30) == 0
         for one in waiting:
             one.join()
         (refused, problem), (status, stream) = sorted(answers, reverse=True)
@@ -99,5 +99,5 @@ def test_a_server_that_stops_says_so_to_those_who_wait(tmp_path: Path) -> None:
         assert "Traceback" not in server.log
 
         server.start()
-        statuses = {one["status"] for one in httpx.get(f"{server.url}/benchmarks").json()["data"]}
+        statuses = {one["status"] for one in httpx.get(f"{server.url}/benchmarks", timeout=60).json()["data"]}
         assert statuses <= {"queued", "running"}

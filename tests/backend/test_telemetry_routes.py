@@ -63,7 +63,7 @@ async def test_the_first_answer_is_a_whole_sample_with_the_earlier_names(client:
 
 async def test_a_sample_ages_and_is_replaced(client: httpx.AsyncClient) -> None:
     first = (await client.get("/metrics")).json()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (newer := (await client.get("/metrics")).json())["timestamp"] == first["timestamp"]:
         assert newer["sample_age_seconds"] >= first["sample_age_seconds"]
         assert time.monotonic() < deadline
@@ -82,7 +82,7 @@ async def test_prometheus_gets_its_own_format_at_both_addresses(client: httpx.As
 
 
 async def test_history_grows_with_every_sample(client: httpx.AsyncClient) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     await client.get("/metrics")
     while True:
         answer = await client.get("/metrics/history", params={"metric": "cpu_usage_percent", "step": 1})
@@ -103,10 +103,10 @@ async def test_questions_about_history_that_cannot_be_answered_name_the_remedy(c
     assert "cpu_usage_percent" in unknown.json()["near_matches"]
     backwards = {"metric": "cpu_usage_percent", "from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}
     answer = await client.get("/metrics/history", params=backwards)
-    assert answer.status_code == 400
-    assert "from" in answer.json()["detail"]
+    assert (answer.status_code, answer.json()["param"]) == (422, "from")
+    assert "`from` must be before `to`" in answer.json()["detail"]
     early = {"metric": "cpu_usage_percent", "to": "0001-01-01T00:30:00Z"}
-    assert (await client.get("/metrics/history", params=early)).status_code == 400
+    assert (await client.get("/metrics/history", params=early)).status_code == 422
     few = {"metric": "cpu_usage_percent", "max_points": "7"}
     assert (await client.get("/metrics/history", params=few)).json()["step_seconds"] == 3600 / (7 - 1)
     assert (await client.get("/metrics/history", params=few | {"max_points": "5001"})).status_code == 422

@@ -69,8 +69,8 @@ def written(reply: Reply) -> list[bytes]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for the condition, ten seconds at most."""
-    async with asyncio.timeout(10):
+    """Wait for the condition, half a minute at most."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  # what changes has no event
             await asyncio.sleep(0.01)
 

@@ -318,5 +318,5 @@ def test_it_leaves_nothing_behind_even_if_its_parent_is_killed() -> None:
         assert parent.stdout
         orphan = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    orphan.wait(timeout=10)
+    orphan.wait(timeout=60)
     assert not orphan.is_running()

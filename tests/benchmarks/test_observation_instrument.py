@@ -92,7 +92,7 @@ def test_a_killed_parent_ends_the_server() -> None:
         server = _server_of(psutil.Process(parent.pid))
         time.sleep(0.5)
         parent.send_signal(signal.SIGKILL)
-    psutil.wait_procs([server], timeout=10)
+    psutil.wait_procs([server], timeout=30)
     assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE  # nobody may be there to wait for it
 
 

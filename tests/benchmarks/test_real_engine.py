@@ -37,6 +37,9 @@ async def test_a_run_on_a_real_model_has_every_figure_and_agrees_with_llama_cpp(
     for name in ("ttft", "e2e", "tpot", "gap", "decode_tps", "server_decode_tps", "prefill_tps_server", "overhead"):
         figure = cell.metrics[name].median
         assert figure.value, name
+        if name == "gap" and figure.reason:  # on a busy machine the gaps of one request are worth less than one of each
+            assert "independent requests" in figure.reason
+            continue
         assert figure.low is not None, name
         assert figure.high is not None, name
         assert figure.low <= figure.value <= figure.high, name

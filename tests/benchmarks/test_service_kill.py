@@ -32,13 +32,13 @@ def test_a_killed_server_repeats_no_complete_block(tmp_path: Path, kind: str, re
     settings = {"LOG_LEVEL": "WARNING"}
     if kind == "postgres":
         settings["DATABASE_URL"] = request.getfixturevalue("postgres_url")
-    with ServerProcess(tmp_path / "data", settings) as server, httpx.Client(base_url=server.url) as client:
+    with ServerProcess(tmp_path / "data", settings) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         run_id = client.post("/benchmarks", json=_PLAN).raise_for_status().json()["id"]
         complete = _watched(client, run_id, 3)
         children = server.children()
         server.kill()
         assert children
-        assert psutil.wait_procs(children, timeout=10)[1] == []
+        assert psutil.wait_procs(children, timeout=30)[1] == []
 
         server.start()
 

@@ -48,7 +48,9 @@ async def test_models_of_providers_are_found_where_they_are(known: tuple[Setting
         protocol="ollama", model="tiny", base_url=f"http://{settings.ollama_host}", endpoint="generate"
     )
     farm = await found(model="farm/tiny")
-    assert (farm.protocol, farm.model, farm.base_url) == ("openai", "tiny", settings.servers["farm"].base_url[:-1])
+    assert (farm.protocol, farm.model, farm.base_url) == ("openai", "tiny", settings.servers["farm"].base_url)
+    assert farm.base_url is not None
+    assert not farm.base_url.endswith("/")
     assert farm.api_key == settings.servers["farm"].api_key
     options = EngineOptions(threads=1)
     assert await found(model=f"embedded/{SHIPPED}", engine=options) == Address(

@@ -82,6 +82,7 @@ def test_a_repeated_key_replays_the_stream(http: httpx.Client) -> None:
         ({"message": ""}, 422, "invalid_request", "at least 1 character"),
         ({"mesage": "x"}, 422, "invalid_request", "message: Field required"),
         ({"message": "x", "options": {"temperature": 9}}, 422, "invalid_request", "options.temperature"),
+        ({"message": "x", "options": {"reasoning_effort": "?"}}, 422, "invalid_request", "options.reasoning_effort"),
         ({"message": "x", "session_id": "a/b"}, 422, "invalid_request", "session_id"),
         ({"message": "a\x00b"}, 422, "invalid_request", "message"),
     ],

@@ -184,7 +184,7 @@ def test_earlier_clients_see_by_http_what_scripts_see(tmp_path: Path) -> None:
         """
     with ServerProcess(data_dir) as server:
         history = _script(data_dir, program).stdout
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             answer = client.get("/conversation/s")
             assert answer.json() == {"session_id": "s", "history": json.loads(history)}
             assert client.get("/conversation/none").json() == {"session_id": "none", "history": []}

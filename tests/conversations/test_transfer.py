@@ -22,7 +22,7 @@ async def server(tmp_path: Path) -> AsyncIterator[LabServer]:
 
 @pytest.fixture
 async def client(server: LabServer) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
         yield client
 
 

@@ -42,7 +42,7 @@ async def test_entries_are_written_together_a_moment_later() -> None:
         batch.add(number)
     assert store.rows == []
     assert len(batch) == 3
-    async with asyncio.timeout(5), store.tried:
+    async with asyncio.timeout(30), store.tried:
         await store.tried.wait()
     await batch.close()
     assert store.rows == [0, 1, 2]
@@ -106,7 +106,7 @@ async def test_a_write_is_tried_again_by_itself() -> None:
     store.broken = OSError()
     batch = Batch(store.write, seconds=0.01)
     batch.add(1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async with store.tried:
             await store.tried.wait_for(lambda: store.writes == 2)
             store.broken = None

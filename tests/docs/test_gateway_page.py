@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter
 
 from ai_lab import errors
 from ai_lab.cli.command import app
+from ai_lab.client import AsyncLabClient, LabClient
 from ai_lab.errors import LabError
 from ai_lab.gateway.call import CacheDecision
 from ai_lab.providers.known_services import known_services
@@ -73,3 +75,15 @@ def test_cache_decisions_and_services_are_those_that_there_are() -> None:
     assert set(re.findall(r"`(\w+)`", listed)) == set(get_args(CacheDecision))
     paragraph = PAGE.partition("## Services")[2].partition("\n\n## ")[0]
     assert set(known_services()) <= set(re.findall(r"`(\w+)/", paragraph))
+
+
+async def test_every_call_of_the_clients_is_named_and_no_other() -> None:
+    rows = re.findall(r"^\| `lab\.(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert [part for part, _ in rows] == ["costs", "budgets", "traces", "cache", "breakers"]
+    with LabClient() as client:
+        async with AsyncLabClient() as awaited:
+            for one, (part, what) in itertools.product((client, awaited), rows):
+                there = {name for name in dir(getattr(one, part)) if not name.startswith("_")}
+                assert set(re.findall(r"`(\w+)\(", what)) == there, part
+            assert callable(client.gateway)
+            assert callable(awaited.gateway)

@@ -36,7 +36,7 @@ def _run(server: ServerProcess, command: list[str], text: str) -> str:
         env=names,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -48,6 +48,7 @@ def test_there_is_something_to_run() -> None:
     assert len(PYTHON) >= 3
 
 
+@pytest.mark.timeout(900)
 def test_the_commands_work_in_the_order_in_which_they_stand(server: ServerProcess) -> None:
     first, importing, measured, benchmarked, guarded, passed_on = SHELL
     output = _run(server, ["sh", "-e", "-c"], first.replace("curl ", "curl --fail --silent --show-error "))

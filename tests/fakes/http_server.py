@@ -74,7 +74,7 @@ class FakeServer:
 
     async def next_request(self) -> ReceivedRequest:
         """Wait for the next request that was not waited for before."""
-        return await asyncio.wait_for(self._arrived.get(), timeout=10)
+        return await asyncio.wait_for(self._arrived.get(), timeout=60)
 
     def received(self, path: str) -> list[ReceivedRequest]:
         return [request for request in self.requests if request.path == path]

@@ -35,6 +35,10 @@ class Acknowledged:
     states: dict[tuple[str, int], str] = field(default_factory=dict)
     questions: dict[str, tuple[str, str]] = field(default_factory=dict)
 
+    @property
+    def has_all_kinds(self) -> bool:
+        return bool(self.messages and self.answers and self.states and self.questions)
+
     def __len__(self) -> int:
         return len(self.messages) + len(self.answers) + len(self.states) + len(self.questions)
 
@@ -107,6 +111,8 @@ class KillRounds:
             for which, write in enumerate(writers)
         ]
         await asyncio.sleep(self._random.uniform(*_LOAD_SECONDS))
+        if number == 0:
+            await _until_told(told, tasks)
         server.kill()
         for errors in await asyncio.gather(*tasks):
             self.report.faults += [f"round {number}: {error}" for error in errors]
@@ -192,6 +198,12 @@ class KillRounds:
             return [dict(row) for row in await connection.fetch(statement)]
         finally:
             await connection.close()
+
+
+async def _until_told(told: Acknowledged, tasks: list[asyncio.Task[list[str]]]) -> None:
+    """Wait for something of each kind, which takes a busy machine longer, or for the end of all that is asked."""
+    while not (told.has_all_kinds or all(task.done() for task in tasks)):  # noqa: ASYNC110 - clients tell nobody
+        await asyncio.sleep(0.01)
 
 
 async def _until_cut(url: str, write: Callable[[Connection, str], Awaitable[None]], name: str) -> list[str]:

@@ -138,7 +138,7 @@ async def test_a_stop_while_the_engine_loads(server: ServerProcess) -> None:
     assert code == 0, server.log
     assert elapsed < _LIMIT_SECONDS
     assert reader.events[-1].data["code"] == "server_stopping"
-    assert not psutil.wait_procs(engine, timeout=5)[1]  # one that is loading may end a moment after its parent
+    assert not psutil.wait_procs(engine, timeout=30)[1]  # one that is loading may end a moment after its parent
     assert _statuses(server) == ["complete", "interrupted"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from ai_lab.logging.context import RequestIds, request_ids
 from ai_lab.logging.queued import QueuedHandler, Sink
 
-_SECONDS = 10
+_SECONDS = 60
 
 
 class _Output(io.StringIO):

@@ -16,7 +16,7 @@ from tests.server import ServerProcess
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 _SETTINGS = {"AI_LAB_DEFAULT_MODEL": "echo/echo", "AI_LAB_LOG_FILE": "logs/ai.log"}
-_SECONDS = 20
+_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -46,20 +46,20 @@ def _entry(server: ServerProcess, request_id: str) -> dict[str, Any]:
 
 def test_a_line_has_the_ids_of_its_request(server: ServerProcess) -> None:
     given = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "x-request-id": "mine-1"}
-    reply = httpx.get(f"{server.url}/conversations?limit=1", headers=given)
+    reply = httpx.get(f"{server.url}/conversations?limit=1", headers=given, timeout=60)
     entry = _entry(server, reply.headers["x-request-id"])
     assert (entry["request_id"], entry["trace_id"], entry["path"]) == ("mine-1", TRACE, "/conversations")
     assert (entry["level"], entry["event"], entry["method"], entry["status"]) == ("info", "request", "GET", 200)
     assert entry["bytes_sent"] == len(reply.content)
 
-    unnamed = [httpx.get(f"{server.url}/conversations").headers["x-request-id"] for _ in range(2)]
+    unnamed = [httpx.get(f"{server.url}/conversations", timeout=60).headers["x-request-id"] for _ in range(2)]
     traces = {_entry(server, request_id)["trace_id"] for request_id in unnamed}
     assert len(traces) == 2
     assert TRACE not in traces
 
 
 def test_a_stream_has_one_line_with_all_its_bytes(server: ServerProcess) -> None:
-    with httpx.stream("POST", f"{server.url}/chat", json={"message": "a b c", "stream": True}) as reply:
+    with httpx.stream("POST", f"{server.url}/chat", json={"message": "a b c", "stream": True}, timeout=60) as reply:
         size = len(reply.read())
     entry = _entry(server, reply.headers["x-request-id"])
     assert (entry["path"], entry["status"], entry["bytes_sent"]) == ("/chat", 200, size)
@@ -67,8 +67,8 @@ def test_a_stream_has_one_line_with_all_its_bytes(server: ServerProcess) -> None
 
 def test_probes_do_not_fill_the_log(server: ServerProcess) -> None:
     for path in ("/health", "/health/live", "/health/ready"):
-        httpx.get(server.url + path)
-    last = httpx.get(f"{server.url}/conversations").headers["x-request-id"]
+        httpx.get(server.url + path, timeout=60)
+    last = httpx.get(f"{server.url}/conversations", timeout=60).headers["x-request-id"]
     _entry(server, last)
     paths = {entry["path"] for entry in _entries(server) if entry["logger"] == "ai_lab.access"}
     assert "/conversations" in paths
@@ -114,7 +114,7 @@ async def test_no_secret_that_anybody_sent_is_in_the_log(tmp_path: Path, level: 
 
 def test_the_file_is_put_aside_by_size(tmp_path: Path) -> None:
     settings = _SETTINGS | {"AI_LAB_LOG_FILE_MB": "1", "AI_LAB_LOG_FILES_KEPT": "1"}
-    with ServerProcess(tmp_path / "data", settings) as server, httpx.Client(base_url=server.url) as client:
+    with ServerProcess(tmp_path / "data", settings) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         path = "/" + "x" * 8_000
         for _ in range(300):
             last = client.get(path).headers["x-request-id"]
@@ -128,7 +128,7 @@ def test_a_kill_leaves_whole_lines(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "data", _SETTINGS)
     for _ in range(2):
         server.start()
-        with httpx.Client(base_url=server.url) as client:
+        with httpx.Client(base_url=server.url, timeout=60) as client:
             for _ in range(100):
                 client.get("/conversations/none")
         server.kill()

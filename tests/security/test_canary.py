@@ -123,7 +123,7 @@ async def test_no_trace_of_a_secret_is_left(server: ServerProcess, telltale: Tel
             assert not holds_secret(arguments), arguments
             assert not holds_secret(environ)
         await call("DELETE", f"/benchmarks/{run['id']}")
-        with httpx.Client(base_url=server.url) as listing:
+        with httpx.Client(base_url=server.url, timeout=60) as listing:
             paths = [path for _, path in operations(listing, "get") if not path.endswith("/events")]
         seen += [await http.get(path) for path in paths]
     for answer in seen:

@@ -66,7 +66,7 @@ def test_another_name_changes_nothing_and_the_refusal_has_the_shape_of_its_path(
 
 
 def _answer_to(server: ServerProcess, lines: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(lines + b"\r\n\r\n")
         return connection.recv(65536)
 

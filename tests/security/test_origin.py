@@ -92,7 +92,7 @@ def test_other_sites_read_nothing(http: httpx.Client, method: str) -> None:
 async def test_a_listed_page_may_use_the_api_without_cookies_and_others_may_not(tmp_path: Path) -> None:
     page = "https://lab.example.org"
     settings = Settings(data_dir=tmp_path / "data", cors_origins=(page,), ollama_host="http://127.0.0.1:9")
-    async with serve_lab(settings) as lab, httpx.AsyncClient(base_url=lab.url) as client:
+    async with serve_lab(settings) as lab, httpx.AsyncClient(base_url=lab.url, timeout=60) as client:
         asked = {
             "access-control-request-method": "POST",
             "access-control-request-headers": "authorization,content-type",

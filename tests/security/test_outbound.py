@@ -213,7 +213,7 @@ async def test_the_address_that_was_vetted_is_the_one_connected_to() -> None:
         async with counting("127.0.0.2", port) as trap:
             names = Names(["127.0.0.1"], ["127.0.0.2"])
             outbound = Outbound(["127.0.0.1"], resolve=names)
-            async with httpx.AsyncClient(transport=outbound.transport(url)) as client:
+            async with httpx.AsyncClient(transport=outbound.transport(url), timeout=60) as client:
                 assert (await client.get(url)).status_code == 200
                 assert (await client.get(url, headers={"Connection": "close"})).status_code == 200
                 assert (await client.get(url)).status_code == 200
@@ -243,7 +243,7 @@ async def test_a_name_that_does_not_resolve_is_no_connection() -> None:
 async def test_connections_serve_one_server_only() -> None:
     async with OpenAIServer() as one, OpenAIServer() as other:
         transport = Outbound().transport(one.base_url, is_local=True)
-        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+        async with httpx.AsyncClient(transport=transport, follow_redirects=True, timeout=60) as client:
             one.script("/v1/models", json_reply({}, 302, location=f"{other.base_url}/models"))
             with pytest.raises(AddressRefused):
                 await client.get(f"{one.base_url}/models", headers={"Authorization": "Bearer CANARY-key"})

@@ -80,7 +80,7 @@ async def test_who_asks_too_often_is_told_when_to_go_on(tmp_path: Path) -> None:
 
         # Somebody else is not held up.
         other = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
-        async with httpx.AsyncClient(base_url=http.base_url, transport=other) as neighbour:
+        async with httpx.AsyncClient(base_url=http.base_url, transport=other, timeout=60) as neighbour:
             assert (await neighbour.get("/conversations")).status_code == 200
 
 

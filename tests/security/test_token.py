@@ -43,14 +43,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
 @pytest.fixture
 def stranger(guarded: ServerProcess) -> Iterator[httpx.Client]:
     """Give a client without a token."""
-    with httpx.Client(base_url=guarded.url) as client:
+    with httpx.Client(base_url=guarded.url, timeout=60) as client:
         yield client
 
 
 @pytest.fixture
 def admin(guarded: ServerProcess) -> Iterator[httpx.Client]:
     """Give a client with the token."""
-    with httpx.Client(base_url=guarded.url, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+    with httpx.Client(base_url=guarded.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60) as client:
         yield client
 
 
@@ -268,15 +268,18 @@ def test_a_new_token_is_shown_once_and_kept_for_its_user_alone(tmp_path: Path) -
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         for name in ("token", "metrics-token"):
             assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
-        assert httpx.get(f"{server.url}/conversations").status_code == 401
-        assert httpx.get(f"{server.url}/conversations", headers={"x-api-key": token}).status_code == 200
-        wrong = [httpx.get(f"{server.url}/conversations", headers={"x-api-key": "CANARYwrong"}) for _ in range(40)]
+        assert httpx.get(f"{server.url}/conversations", timeout=60).status_code == 401
+        assert httpx.get(f"{server.url}/conversations", headers={"x-api-key": token}, timeout=60).status_code == 200
+        wrong = [
+            httpx.get(f"{server.url}/conversations", headers={"x-api-key": "CANARYwrong"}, timeout=60)
+            for _ in range(40)
+        ]
         assert {answer.status_code for answer in wrong} == {401, 429}
         assert wrong[-1].json()["code"] == "rate_limited"
-        old = httpx.get(server.url, headers={"cookie": f"ai_lab_{server.port}=old", "accept": "text/html"})
+        old = httpx.get(server.url, headers={"cookie": f"ai_lab_{server.port}=old", "accept": "text/html"}, timeout=60)
         assert (old.status_code, old.headers["location"]) == (303, "/login"), "an old cookie locks nobody out"
         assert 0 < int(wrong[-1].headers["retry-after"]) <= 60
-        assert httpx.get(f"{server.url}/conversations", headers={"x-api-key": token}).status_code == 200
+        assert httpx.get(f"{server.url}/conversations", headers={"x-api-key": token}, timeout=60).status_code == 200
         assert server.stop() == 0
     assert server.log.count(token) == server.log.count(f"{server.url}/#token={token}") == 1
     assert str(folder / "token") in server.log

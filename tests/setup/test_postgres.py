@@ -19,7 +19,7 @@ def test_a_killed_test_run_takes_its_server_along() -> None:
         assert folder.is_dir()
         assert _processes_of(folder)
         holder.send_signal(signal.SIGKILL)
-    give_up_at = time.monotonic() + 30
+    give_up_at = time.monotonic() + 60
     while (folder.exists() or _processes_of(folder)) and time.monotonic() < give_up_at:
         time.sleep(0.05)
     assert not folder.exists()

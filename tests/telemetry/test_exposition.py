@@ -142,10 +142,18 @@ def loaded() -> Instruments:
     gateway.fallback("openai", "embedded")
     gateway.breaker("openai", "gpt", "open")
     gateway.breakers(lambda: [("openai", "gpt", "half_open")])
+    gateway.waiting(lambda: [("openai", 3)])
     gateway.cost("openai", "gpt", 125_000)
     gateway.cost("openai", "other", None)
     gateway.budget_refusal("openai")
     return instruments
+
+
+async def test_refusals_begin_at_0_where_a_service_is_charged() -> None:
+    instruments = Instruments(Recorded())
+    instruments.gateway.cost("openai", "gpt", 125_000)
+    text, _ = await Exposition(instruments.registry).render("")
+    assert 'ai_lab_llm_budget_refusals_total{provider="openai"} 0.0\n' in text.decode()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ MINUTE = 60.0
 
 
 def answered(reader: ReaderProcess) -> Reading:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 60.0
     while (reading := reader.read()).backend.status == "error":
         assert time.monotonic() < deadline
     return reading

@@ -237,7 +237,7 @@ async def test_killed_at_any_moment_it_loses_at_most_one_batch(recorded: Recorde
     chance = random.Random(1)  # noqa: S311 - no secret
     url = recorded.database.url.render_as_string(hide_password=False)
     safe = BEGIN_AT
-    for _ in range(20 if thorough else 4):
+    for _ in range(20 if thorough else 3):
         command = [sys.executable, "-m", "tests.telemetry.history_writer", url, str(safe + BATCH * 5)]
         # Blocking is fine: nothing else runs in this loop.
         with subprocess.Popen(command, cwd=ROOT_FOLDER, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220

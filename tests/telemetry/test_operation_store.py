@@ -116,7 +116,7 @@ async def test_a_failed_flush_loses_nothing(database: Database) -> None:
     assert counts(await store.window(clocks.wall - 3600, clocks.wall)) == {"GET /": 1}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.thorough)])
 async def test_any_window_holds_exactly_its_slots(database: Database, seed: int) -> None:
     """Two and a half days of two writers, one of which stopped: with sums, while they are made, and after a purge."""
     chance = random.Random(seed)  # noqa: S311 - no secret

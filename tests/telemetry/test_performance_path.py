@@ -91,12 +91,14 @@ from ai_lab.performance import performance_monitor
 def wake_up():
     while not (script.with_name("script.calls")).exists():
         time.sleep(0.01)
-    time.sleep(1.5)
+    time.sleep(1)
     script.write_text({awake!r})
 
 script = Path({script!r})
-threading.Thread(target=wake_up).start()
+waking = threading.Thread(target=wake_up)
+waking.start()
 print(asyncio.run(performance_monitor.collect_system_metrics())["gpu_utilization_percent"] is not None)
+waking.join()
 print([thread.name for thread in threading.enumerate()])
 """
 

@@ -61,7 +61,7 @@ def _last_success(sampler: Sampler) -> float | None:
 
 
 async def _until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 - what is waited for happens in a thread
             await asyncio.sleep(0.01)
 
