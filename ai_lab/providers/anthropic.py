@@ -6,16 +6,17 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from ai_lab.errors import LabError, ProviderError, ProviderRefused, UnsupportedFeature
+from ai_lab.errors import LabError, ProviderError, UnsupportedFeature
 from ai_lab.providers.anthropic_request import SAMPLING_OPTIONS, message_body
 from ai_lab.providers.anthropic_stream import AnthropicReader
 from ai_lab.providers.anthropic_thinking import Mind, is_about_thinking, listed_mind, usual_mind
-from ai_lab.providers.event_stream import count_of, stream_answer
+from ai_lab.providers.event_stream import ask_for_answer, count_of
 from ai_lab.providers.http_check import check_service
 from ai_lab.providers.http_service import HttpService, ReadKey
 from ai_lab.providers.reasoning_effort import OPTION as EFFORT
@@ -85,23 +86,16 @@ class Anthropic:
         """Return the key as it is now; for one use, not to be kept."""
         return await self._service.key()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer as it arrives; closing the generator closes the connection."""
-        begun = False
-        while True:
-            body, warnings = self._body(request)
-            try:
-                async with self._service.open("POST", "/v1/messages", body, model=request.model) as exchange:
-                    answer = AnthropicReader(self.name, request.model, exchange.errors, warnings)
-                    async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
-                        async for chunk in chunks:
-                            begun = True
-                            yield chunk
-                return  # noqa: TRY300 - it ends the loop
-            except (ProviderRefused, UnsupportedFeature) as error:
-                # Newer models refuse what older ones take, and no list tells all of it. A refusal costs nothing.
-                if begun or not self._learn(request, body, error):
-                    raise
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Return the answer as it arrives; closing the generator closes the connection."""
+        return ask_for_answer(
+            self._service,
+            "/v1/messages",
+            request.model,
+            body=lambda: self._body(request),
+            reader=partial(AnthropicReader, self.name, request.model),
+            learn=partial(self._learn, request),
+        )
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that the service lists and that are not retired."""

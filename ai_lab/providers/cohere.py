@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ import httpx
 from ai_lab.errors import LabError, ProviderError
 from ai_lab.providers.cohere_request import chat_body
 from ai_lab.providers.cohere_stream import CohereReader
-from ai_lab.providers.event_stream import count_of, stream_answer
+from ai_lab.providers.event_stream import ask_for_answer, count_of
 from ai_lab.providers.http_check import check_service
 from ai_lab.providers.http_service import HttpService, ReadKey
 from ai_lab.providers.types import ChatRequest, Check, Chunk, Embeddings, Message, ModelInfo, Usage
@@ -78,14 +79,15 @@ class Cohere:
         """Return the key as it is now; for one use, not to be kept."""
         return await self._service.key()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer as it arrives; closing the generator closes the connection."""
-        body, warnings = chat_body(self.name, request, thinks=self._thinks(request.model))
-        async with self._service.open("POST", "/v2/chat", body, model=request.model) as exchange:
-            answer = CohereReader(self.name, request.model, exchange.errors, warnings)
-            async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Return the answer as it arrives; closing the generator closes the connection."""
+        return ask_for_answer(
+            self._service,
+            "/v2/chat",
+            request.model,
+            body=lambda: chat_body(self.name, request, thinks=self._thinks(request.model)),
+            reader=partial(CohereReader, self.name, request.model),
+        )
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that chat or make embeddings."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 import httpx
 
-from ai_lab.errors import LabError, ProviderError, StreamBroken
+from ai_lab.errors import LabError, ProviderError, ProviderRefused, StreamBroken, UnsupportedFeature
 from ai_lab.providers.http_client import parse_object, read_body, read_lines
 from ai_lab.providers.http_errors import ServiceErrors
-from ai_lab.providers.http_service import JSON_LIMIT_BYTES, Exchange, drain
+from ai_lab.providers.http_service import JSON_LIMIT_BYTES, Exchange, HttpService, drain
 from ai_lab.providers.types import Chunk, FinishReason, Usage
 
 #: No service counts more in one answer; the rest is nonsense that no column holds.
@@ -93,6 +93,55 @@ class EventReader(ABC):
     @abstractmethod
     def _usage(self) -> Usage:
         """Return the tokens as far as they were told."""
+
+
+#: What a request sends, and a warning for everything that it leaves out.
+Body = tuple[dict[str, Any], tuple[str, ...]]
+
+
+def _learns_nothing(_body: dict[str, Any], _error: LabError) -> bool:
+    return False
+
+
+async def ask_for_answer(
+    service: HttpService,
+    path: str,
+    model: str,
+    *,
+    body: Callable[[], Body],
+    reader: Callable[[ServiceErrors, tuple[str, ...]], EventReader],
+    learn: Callable[[dict[str, Any], LabError], bool] = _learns_nothing,
+) -> AsyncGenerator[Chunk, None]:
+    """Yield the answer of a service as it arrives; closing the generator closes the connection.
+
+    Which models refuse which options is in no list. A refusal costs nothing, so that what was learnt of it is left out
+    and the model asked again.
+
+    Args:
+        service: is asked.
+        path: what follows its base URL.
+        model: for error texts.
+        body: makes the request, anew each time.
+        reader: makes what reads the answer, of the words for its errors and the warnings.
+        learn: takes note of what of a body is refused, and returns whether the request can do without it.
+
+    Raises:
+        LabError: as ``HttpService.open`` and ``stream_answer`` do.
+    """
+    begun = False
+    while True:
+        made, warnings = body()
+        try:
+            async with service.open("POST", path, made, model=model) as exchange:
+                answer = stream_answer(service.name, exchange, reader(exchange.errors, warnings))
+                async with contextlib.aclosing(answer) as chunks:
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+            return  # noqa: TRY300 - it ends the loop
+        except (ProviderRefused, UnsupportedFeature) as error:
+            if begun or not learn(made, error):
+                raise
 
 
 async def stream_answer(name: str, exchange: Exchange, answer: EventReader) -> AsyncGenerator[Chunk, None]:

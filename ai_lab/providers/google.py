@@ -7,13 +7,14 @@ import math
 import re
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
-from ai_lab.errors import LabError, ProviderError, ProviderRefused, UnsupportedFeature
-from ai_lab.providers.event_stream import count_of, stream_answer
+from ai_lab.errors import LabError, ProviderError
+from ai_lab.providers.event_stream import Body, ask_for_answer, count_of
 from ai_lab.providers.google_request import chat_body
 from ai_lab.providers.google_stream import GoogleReader
 from ai_lab.providers.google_thinking import is_about_thinking, taken_effort
@@ -80,28 +81,31 @@ class Google:
         """Return the key as it is now; for one use, not to be kept."""
         return await self._service.key()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer as it arrives; closing the generator closes the connection."""
-        path = f"{_path(request.model)}:streamGenerateContent?alt=sse"
-        begun = False
-        while True:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Return the answer as it arrives; closing the generator closes the connection."""
+        sent: str | None = None
+
+        def body() -> Body:
+            nonlocal sent
             refused = frozenset(self._refused.get(request.model, ()))
             thinks = self._thinks(request.model)
-            body, warnings = chat_body(self.name, request, thinks=thinks, refused=refused)
-            try:
-                async with self._service.open("POST", path, body, model=request.model) as exchange:
-                    answer = GoogleReader(self.name, request.model, exchange.errors, warnings)
-                    async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
-                        async for chunk in chunks:
-                            begun = True
-                            yield chunk
-                return  # noqa: TRY300 - it ends the loop
-            except (ProviderRefused, UnsupportedFeature) as error:
-                sent = taken_effort(request, refused) if thinks else None
-                if begun or sent is None or not is_about_thinking(error.detail):
-                    raise
-                # Which models take which is in no list. A refusal costs nothing, and it is remembered.
-                self._refused.setdefault(request.model, set()).add(sent)
+            sent = taken_effort(request, refused) if thinks else None
+            return chat_body(self.name, request, thinks=thinks, refused=refused)
+
+        def learn(_body: dict[str, Any], error: LabError) -> bool:
+            if sent is None or not is_about_thinking(error.detail):
+                return False
+            self._refused.setdefault(request.model, set()).add(sent)
+            return True
+
+        return ask_for_answer(
+            self._service,
+            f"{_path(request.model)}:streamGenerateContent?alt=sse",
+            request.model,
+            body=body,
+            reader=partial(GoogleReader, self.name, request.model),
+            learn=learn,
+        )
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that write or make embeddings; those for images, sound and video are left out."""

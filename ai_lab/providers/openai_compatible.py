@@ -6,12 +6,13 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 import httpx
 
-from ai_lab.errors import LabError, ProviderError, ProviderRefused, UnsupportedFeature
-from ai_lab.providers.event_stream import count_of, stream_answer
+from ai_lab.errors import LabError, ProviderError
+from ai_lab.providers.event_stream import ask_for_answer, count_of
 from ai_lab.providers.http_check import check_service
 from ai_lab.providers.http_service import HttpService, ReadKey
 from ai_lab.providers.openai_models import model_infos
@@ -85,25 +86,16 @@ class OpenAICompatible:
         """Return the key as it is now; for one use, not to be kept."""
         return await self._service.key()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
-        """Yield the answer as it arrives; closing the generator closes the connection."""
-        begun = False
-        while True:
-            body, warnings = self._body(request)
-            try:
-                async with self._service.open("POST", "/chat/completions", body, model=request.model) as exchange:
-                    answer = AnswerReader(
-                        self.name, request.model, exchange.errors, warnings, tells_cost=self._dialect.tells_cost
-                    )
-                    async with contextlib.aclosing(stream_answer(self.name, exchange, answer)) as chunks:
-                        async for chunk in chunks:
-                            begun = True
-                            yield chunk
-                return  # noqa: TRY300 - it ends the loop
-            except (ProviderRefused, UnsupportedFeature) as error:
-                # Which models refuse which options is in no list. A refusal costs nothing, and it is remembered.
-                if begun or not self._learn(request, body, error):
-                    raise
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Chunk, None]:
+        """Return the answer as it arrives; closing the generator closes the connection."""
+        return ask_for_answer(
+            self._service,
+            "/chat/completions",
+            request.model,
+            body=lambda: self._body(request),
+            reader=partial(AnswerReader, self.name, request.model, tells_cost=self._dialect.tells_cost),
+            learn=partial(self._learn, request),
+        )
 
     async def models(self) -> list[ModelInfo]:
         """Return the models that the service lists."""
