@@ -20,8 +20,7 @@ def unknown_names(settings: Settings, providers: Providers) -> list[str]:
     None of them is an error: a key that is stored later may bring the service. Lists of models are taken as they are
     known now, because a model's own name may have a slash in it.
     """
-    by_lower = _services(providers)
-    there = set(by_lower.values())
+    there = _services(providers)
     return (
         [
             f"AI_LAB_PRICES: {_shown(name)!r} names no model. Write provider/model, or provider/* for all of a service."
@@ -30,7 +29,7 @@ def unknown_names(settings: Settings, providers: Providers) -> list[str]:
         ]
         + [*_aliases_in_the_wrong_place(settings, providers)]
         + [
-            f"{where}: no service is called {_shown(name)!r}.{_remedy(name, by_lower)}"
+            f"{where}: no service is called {_shown(name)!r}.{_remedy(name, there)}"
             for where, name in _named(settings, providers)
             if name not in there
         ]
@@ -43,14 +42,14 @@ def check_service(name: str, providers: Providers) -> None:
     Raises:
         InvalidRequest: nobody does, and what is meant for them would never have an effect.
     """
-    by_lower = _services(providers)
-    if name not in by_lower.values():
-        raise InvalidRequest(f"No service is called {_shown(name)!r}.{_remedy(name, by_lower)}", param="service")
+    there = _services(providers)
+    if name not in there:
+        raise InvalidRequest(f"No service is called {_shown(name)!r}.{_remedy(name, there)}", param="service")
 
 
-def _services(providers: Providers) -> dict[str, str]:
-    """Return the names of all services, by what they are in lower case."""
-    return {name.lower(): name for name in [*known_services(), *providers.names()]}
+def _services(providers: Providers) -> set[str]:
+    """Return the names of all services."""
+    return {*known_services(), *providers.names()}
 
 
 def _named(settings: Settings, providers: Providers) -> Iterator[tuple[str, str]]:
@@ -89,7 +88,8 @@ def _models(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "AI_LAB_DEFAULT_MODEL", settings.default_model
 
 
-def _remedy(name: str, by_lower: dict[str, str]) -> str:
+def _remedy(name: str, there: set[str]) -> str:
+    by_lower = {one.lower(): one for one in sorted(there)}
     near = [by_lower[canonical(name)]] if canonical(name) in by_lower else []
     near = near or [by_lower[one] for one in difflib.get_close_matches(name.lower(), by_lower, n=1)]
     if near:
