@@ -90,6 +90,16 @@ async def test_options_that_a_model_refuses_are_left_out_from_then_on(
     assert server.received(CHAT)[-1].json()["temperature"] == 0.5
 
 
+async def test_an_answer_that_has_begun_is_not_asked_for_again(
+    server: OpenAIServer, provider: OpenAICompatible
+) -> None:
+    error = {"message": "'temperature' is not supported.", "param": "temperature", "code": "unsupported_parameter"}
+    server.script(CHAT, stream_reply(delta(content="a"), event({"error": error})), text_reply("a second time"))
+
+    assert isinstance(await failure(provider, ChatRequest("tiny", HI, options={"temperature": 1})), UnsupportedFeature)
+    assert len(server.received(CHAT)) == 1
+
+
 async def test_refusal_of_what_was_not_asked_is_told(server: OpenAIServer, provider: OpenAICompatible) -> None:
     server.script(CHAT, refusal("tools"))
 
